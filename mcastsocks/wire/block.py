@@ -1,0 +1,84 @@
+"""The address block ATYP, ADDR, PORT that requests, replies, control messages and datagrams share."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
+
+from mcastsocks.address import Endpoint
+from mcastsocks.errors import Truncated, WireError
+from mcastsocks.wire.replies import ReplyCode
+
+Octets = bytes | bytearray | memoryview
+
+_PORT = struct.Struct("!H")
+_UNUSED = bytes(7)  # ATYP 00, four octets, port
+
+
+class AddressType(IntEnum):
+    """ATYP (RFC 1928 §5; 00 in unused fields of mcast §4.2)."""
+
+    UNUSED = 0x00
+    IPV4 = 0x01
+    NAME = 0x03
+    IPV6 = 0x04
+
+
+_WIDTH = {AddressType.UNUSED: 4, AddressType.IPV4: 4, AddressType.IPV6: 16}
+
+
+def parse_block(octets: Octets, offset: int = 0) -> tuple[Endpoint | None, int]:
+    """The endpoint at `offset` and the offset behind it; None for an unused block (ATYP 00, all zero).
+
+    Raises Truncated when the octets end inside the block, and WireError with reply 08 for an unknown ATYP or
+    an ATYP 00 with content, 09 for a name that is empty or cannot be one.
+    """
+    if offset >= len(octets):
+        raise Truncated("an address block is missing")
+    kind = octets[offset]
+    if kind == AddressType.NAME:
+        if offset + 1 >= len(octets):
+            raise Truncated("a name without its length")
+        start, width = offset + 2, octets[offset + 1]
+    elif kind in _WIDTH:
+        start, width = offset + 1, _WIDTH[AddressType(kind)]
+    else:
+        raise WireError(f"unknown address type X'{kind:02x}'", ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED)
+    end = start + width
+    if end + 2 > len(octets):
+        raise Truncated("an address block is cut short")
+    raw = bytes(octets[start:end])
+    port = _PORT.unpack_from(octets, end)[0]
+    if kind == AddressType.IPV4:
+        return Endpoint(IPv4Address(raw), port), end + 2
+    if kind == AddressType.IPV6:
+        return Endpoint(IPv6Address(raw), port), end + 2
+    if kind == AddressType.NAME:
+        return Endpoint(_name(raw), port), end + 2
+    if any(raw) or port:
+        raise WireError("address type 00 with content", ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED)
+    return None, end + 2
+
+
+def encode_block(endpoint: Endpoint | None) -> bytes:
+    """The block for an endpoint; seven zero octets for None."""
+    if endpoint is None:
+        return _UNUSED
+    host, port = endpoint
+    if isinstance(host, str):
+        name = host.encode("ascii")
+        if not 1 <= len(name) <= 255:
+            raise ValueError(f"a name has 1 to 255 octets, this one {len(name)}")
+        return bytes((AddressType.NAME, len(name))) + name + _PORT.pack(port)
+    kind = AddressType.IPV4 if host.version == 4 else AddressType.IPV6
+    return bytes((kind,)) + host.packed + _PORT.pack(port)
+
+
+def _name(raw: bytes) -> str:
+    """A name as text. Graphic ASCII only: what else could be in a name neither resolves nor may be logged."""
+    if not raw:
+        raise WireError("an empty name", ReplyCode.INVALID_ADDRESS)
+    if not all(0x21 <= octet <= 0x7E for octet in raw):
+        raise WireError("a name with octets that no host name has", ReplyCode.INVALID_ADDRESS)
+    return raw.decode("ascii")

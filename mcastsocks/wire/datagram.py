@@ -1,0 +1,53 @@
+"""The 8-octet header of every datagram between client and relay (mcast §4.5; RSV bits are ours)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from mcastsocks.address import Endpoint
+from mcastsocks.errors import Truncated, WireError
+from mcastsocks.wire.block import Octets, encode_block, parse_block
+
+HEADER = struct.Struct("!BBHI")  # RSV, FRAG, DGID, AID
+HEADER_OCTETS = HEADER.size
+
+RSV_SOURCE = 0x01  # the body starts with the original sender (relay to client only)
+RSV_PROTECTED = 0x02  # a packet number and a sealed body follow
+LAST_FRAGMENT = 0x80
+UDP_PAYLOAD_OCTETS = {4: 65_507, 6: 65_527}
+"""What one UDP datagram carries, by IP version (without jumbograms)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """One datagram with its header, as client and relay exchange it; for anything but the fast path.
+
+    `source` is the original sender when RSV bit 01 is set and this piece is the first. `data` may be empty.
+    """
+
+    aid: int
+    data: bytes = b""
+    frag: int = 0
+    dgid: int = 0
+    rsv: int = 0
+    source: Endpoint | None = None
+
+    @classmethod
+    def parse(cls, octets: Octets) -> Datagram:
+        """Raises Truncated for a runt, WireError for RSV bits without a meaning and for FRAG X'80'."""
+        if len(octets) < HEADER_OCTETS:
+            raise Truncated(f"a datagram of {len(octets)} octets has no room for its header")
+        rsv, frag, dgid, aid = HEADER.unpack_from(octets)
+        if rsv & ~RSV_SOURCE:
+            raise WireError(f"reserved bits X'{rsv:02x}' of a datagram")
+        if frag == LAST_FRAGMENT:
+            raise WireError("a fragment without a position")
+        source, end = None, HEADER_OCTETS
+        if rsv & RSV_SOURCE and frag & ~LAST_FRAGMENT <= 1:
+            source, end = parse_block(octets, HEADER_OCTETS)
+        return cls(aid, bytes(octets[end:]), frag, dgid, rsv, source)
+
+    def encode(self) -> bytes:
+        body = encode_block(self.source) + self.data if self.source is not None else self.data
+        return HEADER.pack(self.rsv, self.frag, self.dgid, self.aid) + body
