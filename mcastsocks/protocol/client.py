@@ -1,0 +1,150 @@
+"""The client's end of one TCP connection, up to and in the control channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from mcastsocks.errors import LocalError, LoginRefused, RequestRefused, WireError
+from mcastsocks.protocol.stream import Stream
+from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, parse_message
+from mcastsocks.wire.replies import meaning
+from mcastsocks.wire.socks5 import (
+    ENHANCED_VERSION,
+    Command,
+    Credentials,
+    CredentialsReply,
+    Greeting,
+    Method,
+    MethodChoice,
+    Reply,
+    Request,
+)
+
+
+class State(Enum):
+    IDLE = auto()
+    AWAIT_METHOD = auto()
+    AWAIT_LOGIN = auto()
+    READY = auto()
+    AWAIT_REPLY = auto()
+    ENHANCED = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The relay knows us; a request may be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnhancedEntered:
+    """The connection is a control channel now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    """An answer to a control request; its `tid` says to which."""
+
+    reply: ControlReply
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramEncapsulated:
+    """A datagram that came over the control channel."""
+
+    datagram: Encapsulated
+
+
+Event = LoggedIn | EnhancedEntered | ReplyReceived | DatagramEncapsulated
+
+
+class ClientConnection(Stream):
+    """One connection's machine, used like the server's: receive, next_event, octets_to_send."""
+
+    def __init__(self, credentials: Credentials | None = None) -> None:
+        super().__init__()
+        self.state = State.IDLE
+        self._credentials = credentials
+
+    def greet(self) -> None:
+        """Offer no authentication, and username/password when there are credentials."""
+        self._expect(State.IDLE)
+        methods = (Method.NONE,) if self._credentials is None else (Method.NONE, Method.USERPASS)
+        self._outgoing += Greeting(methods).encode()
+        self.state = State.AWAIT_METHOD
+
+    def request_enhanced(self) -> None:
+        self._expect(State.READY)
+        self._outgoing += Request(Command.ENHANCED_UDP_MODE).encode()
+        self.state = State.AWAIT_REPLY
+
+    def request(self, request: ControlRequest) -> None:
+        self._expect(State.ENHANCED)
+        self._outgoing += request.encode()
+
+    def next_event(self) -> Event | None:
+        """What the relay said; None while octets are missing.
+
+        Raises LoginRefused or RequestRefused when the relay said no, WireError when it broke the protocol; the
+        machine is CLOSED then.
+        """
+        try:
+            match self.state:
+                case State.AWAIT_METHOD:
+                    if choice := self._take(MethodChoice.parse):
+                        return self._on_method(choice.method)
+                case State.AWAIT_LOGIN:
+                    if outcome := self._take(CredentialsReply.parse):
+                        return self._on_login(outcome.status)
+                case State.AWAIT_REPLY:
+                    if reply := self._take(Reply.parse):
+                        return self._on_reply(reply)
+                case State.ENHANCED:
+                    return self._next_message()
+        except (WireError, LoginRefused, RequestRefused):
+            self.state = State.CLOSED
+            raise
+        return None
+
+    def _on_method(self, method: int) -> Event | None:
+        if method == Method.NONE:
+            self.state = State.READY
+            return LoggedIn()
+        if method == Method.USERPASS and self._credentials is not None:
+            self._outgoing += self._credentials.encode()
+            self.state = State.AWAIT_LOGIN
+            return self.next_event()
+        if method == Method.NONE_ACCEPTABLE:
+            hint = "" if self._credentials else " (it may want a name and password: socks5://name:password@host)"
+            raise LoginRefused(f"the relay accepts none of the authentication methods offered{hint}")
+        raise WireError(f"the relay chose method X'{method:02x}', which was not offered")
+
+    def _on_login(self, status: int) -> Event:
+        if status:
+            raise LoginRefused("the relay does not accept this name and password")
+        self.state = State.READY
+        return LoggedIn()
+
+    def _on_reply(self, reply: Reply) -> Event:
+        if reply.code:
+            raise RequestRefused(f"the relay refused the enhanced mode: {meaning(reply.code)}", reply.code)
+        if reply.version != ENHANCED_VERSION:
+            raise WireError("the relay's reply to ENHANCED_UDP_MODE lacks the extension's version")
+        self.state = State.ENHANCED
+        return EnhancedEntered()
+
+    def _next_message(self) -> Event | None:
+        message = self._take(parse_message)
+        match message:
+            case ControlReply():
+                return ReplyReceived(message)
+            case Encapsulated():
+                return DatagramEncapsulated(message)
+            case ControlRequest():
+                raise WireError("a request from a relay")
+        return None
+
+    def _expect(self, state: State) -> None:
+        if self.state is not state:
+            raise LocalError(f"needs {state.name}, but the connection is in {self.state.name}")
