@@ -1,0 +1,1 @@
+"""What the relay knows of associations, groups and remotes: pure data and transitions, no sockets, no clock."""

@@ -1,0 +1,133 @@
+"""Associations by AID, who holds how many, and the limits on both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mcastsocks.address import Endpoint, IPAddress, SockAddr
+from mcastsocks.tables.aids import AidPool
+from mcastsocks.tables.tally import Tally
+from mcastsocks.wire.control import Flags
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One control channel, as far as its associations need to know it.
+
+    `account` is what limits count by: the user, or the client's address where nobody logs in. `relay` is LOCAL of
+    the replies: where the client sends its datagrams.
+    """
+
+    number: int
+    account: str
+    peer: IPAddress
+    peer_sockaddr: SockAddr
+    inside: Endpoint
+    relay: Endpoint
+
+
+@dataclass(slots=True)
+class Association:
+    """A client's way to one remote or group; lives as long as it holds a direction (mcast §4.3)."""
+
+    aid: int
+    channel: Channel
+    local: Endpoint | None  # as requested; None when unused
+    remote: Endpoint  # as requested: may hold a name
+    target: Endpoint  # where its datagrams go: always an address
+    opened_at: float
+    directions: Flags = Flags.NONE
+    ttl: int = 0
+    max_ttl: int = 0
+    outside: Endpoint | None = None
+    rules: list[str] = field(default_factory=list)
+
+    @property
+    def is_group(self) -> bool:
+        return self.target.is_group
+
+    @property
+    def sends(self) -> bool:
+        return Flags.SEND_TO in self.directions
+
+    @property
+    def receives(self) -> bool:
+        return Flags.RECEIVE_FROM in self.directions
+
+
+@dataclass(frozen=True, slots=True)
+class TableLimits:
+    associations: int
+    associations_per_user: int
+    groups: int
+    groups_per_user: int
+
+
+class AssociationTable:
+    """All associations of one process."""
+
+    def __init__(self, limits: TableLimits, aids: AidPool | None = None) -> None:
+        self.limits = limits
+        self._aids = aids or AidPool(limits.associations)
+        self._by_aid: dict[int, Association] = {}
+        self._by_channel: dict[int, dict[int, Association]] = {}
+        self._held: Tally[str] = Tally()
+        self._groups: Tally[Endpoint] = Tally()
+        self._groups_held: dict[str, Tally[Endpoint]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_aid)
+
+    def get(self, aid: int, channel: Channel) -> Association | None:
+        """The association of this AID, if it belongs to this channel."""
+        return self._by_channel.get(channel.number, {}).get(aid)
+
+    def of_channel(self, channel: Channel) -> Iterator[Association]:
+        """The channel's associations, oldest first; safe against closing them on the way."""
+        return iter(list(self._by_channel.get(channel.number, {}).values()))
+
+    def full_for(self, channel: Channel, target: Endpoint) -> str | None:
+        """Which limit an additional association would break, in words; None while there is room."""
+        limits, account = self.limits, channel.account
+        if len(self) >= limits.associations:
+            return f"the relay is full: {limits.associations} associations"
+        if self._held[account] >= limits.associations_per_user:
+            return f"{account} holds {limits.associations_per_user} associations, the limit for one user"
+        if not target.is_group:
+            return None
+        if target not in self._groups and len(self._groups) >= limits.groups:
+            return f"the relay is full: {limits.groups} groups"
+        held = self._groups_held.get(account, Tally())
+        if target not in held and len(held) >= limits.groups_per_user:
+            return f"{account} uses {limits.groups_per_user} groups, the limit for one user"
+        return None
+
+    def open(
+        self, channel: Channel, local: Endpoint | None, remote: Endpoint, target: Endpoint, now: float
+    ) -> Association:
+        """A new association without a direction. Ask full_for first."""
+        association = Association(self._aids.draw(), channel, local, remote, target, now)
+        self._by_aid[association.aid] = association
+        self._by_channel.setdefault(channel.number, {})[association.aid] = association
+        self._held.add(channel.account)
+        if target.is_group:
+            self._groups.add(target)
+            self._groups_held.setdefault(channel.account, Tally()).add(target)
+        return association
+
+    def close(self, association: Association) -> None:
+        """Forget an association; its AID rests."""
+        channel, target = association.channel, association.target
+        del self._by_aid[association.aid]
+        siblings = self._by_channel[channel.number]
+        del siblings[association.aid]
+        if not siblings:
+            del self._by_channel[channel.number]
+        self._aids.give_back(association.aid)
+        self._held.remove(channel.account)
+        if target.is_group:
+            self._groups.remove(target)
+            self._groups_held[channel.account].remove(target)
+            if not self._groups_held[channel.account]:
+                del self._groups_held[channel.account]

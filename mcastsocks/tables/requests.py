@@ -1,0 +1,147 @@
+"""UDP RELEASE and SET TTL, and what every control request has in common: pure decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mcastsocks.errors import LocalError
+from mcastsocks.tables.associations import Association, AssociationTable, Channel
+from mcastsocks.tables.changes import (
+    Change,
+    ChangeEntry,
+    Entry,
+    Failed,
+    RemoveEntry,
+    RemoveReceiver,
+    Result,
+    Traffic,
+)
+from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Flags, UdpCommand
+from mcastsocks.wire.options import reason
+from mcastsocks.wire.replies import ReplyCode, meaning
+
+_TTL_MAX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that failed: the reply to write, and the words for the record."""
+
+    reply: ControlReply
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A request that succeeded. `ended` is set when its association is over, with what it moved."""
+
+    reply: ControlReply
+    association: Association
+    opened: bool = False
+    ended: Traffic | None = None
+
+
+def refuse(request: ControlRequest, code: ReplyCode, why: str, flags: int = 0) -> Refusal:
+    """A failure reply.
+
+    RELEASE echoes its FLAGS, and both it and SET TTL their AID; of a BIND everything behind TID is zero, FLAGS say
+    what could have been met, and a REASON follows when the client knows of options.
+    """
+    if request.command == UdpCommand.RELEASE:
+        return Refusal(ControlReply(code, request.tid, request.aid, request.flags), why)
+    if request.command == UdpCommand.SET_TTL:
+        return Refusal(ControlReply(code, request.tid, request.aid), why)
+    extended = request.flags & Flags.EXTENDED
+    options = (reason(f"{meaning(code)}: {why}"),) if extended else ()
+    return Refusal(ControlReply(code, request.tid, flags=flags & ~Flags.EXTENDED | extended, options=options), why)
+
+
+def flaw_of_ttl(ttl: int, max_ttl: int) -> str | None:
+    if ttl == 0:
+        return f"TTL 0, expected 1 to {min(max_ttl, _TTL_MAX)}"
+    return f"TTL {ttl} is above {max_ttl}, the limit of the rule" if ttl > max_ttl else None
+
+
+def release(table: AssociationTable, channel: Channel, request: ControlRequest) -> Refusal | tuple[Association, Flags]:
+    """The association of a UDP RELEASE and the directions it keeps (mcast §4.3.2, §5.2.3)."""
+    given_up = Flags(request.flags) & BOTH_DIRECTIONS
+    if not given_up:
+        return refuse(request, ReplyCode.GENERAL_FAILURE, "no direction to release")
+    association = table.get(request.aid, channel)
+    if association is None:
+        return refuse(request, ReplyCode.BAD_ASSOCIATION, f"no association {request.aid:08x} on this channel")
+    if not given_up & association.directions:
+        return refuse(request, ReplyCode.BAD_CONTEXT, "the association does not hold that direction")
+    return association, association.directions & ~given_up
+
+
+def changes_to_keep(association: Association, kept: Flags) -> tuple[Change, ...]:
+    """How a plane gets from the association's directions to fewer, none included."""
+    changes: list[Change] = []
+    if association.is_group and association.receives and Flags.RECEIVE_FROM not in kept:
+        changes.append(RemoveReceiver(association.aid))
+    if kept:
+        changes.append(change_of(replace(association, directions=kept)))
+    else:
+        changes.append(RemoveEntry(association.aid))
+    return tuple(changes)
+
+
+def conclude_release(
+    table: AssociationTable, association: Association, kept: Flags, results: Sequence[Result]
+) -> Traffic | None:
+    """Note what the association still holds; what it moved when that is nothing and it has ended."""
+    if kept:
+        association.directions = kept
+        return None
+    table.close(association)
+    last = results[-1]
+    if isinstance(last, Failed) or last.traffic is None:
+        raise LocalError(f"the plane did not know association {association.aid:08x}: {last}")
+    return last.traffic
+
+
+def released_reply(request: ControlRequest) -> ControlReply:
+    return ControlReply(ReplyCode.SUCCEEDED, request.tid, request.aid, request.flags)
+
+
+def set_ttl(table: AssociationTable, channel: Channel, request: ControlRequest) -> Refusal | tuple[Association, Change]:
+    """The association of a SET TTL, its new TTL noted, and the change for the plane (mcast §5.2.4)."""
+    association = table.get(request.aid, channel)
+    if association is None:
+        return refuse(request, ReplyCode.BAD_ASSOCIATION, f"no association {request.aid:08x} on this channel")
+    if not (association.is_group and association.sends):
+        return refuse(request, ReplyCode.BAD_CONTEXT, "the association does not send to a group")
+    if flaw := flaw_of_ttl(request.ttl, association.max_ttl):
+        return refuse(request, ReplyCode.TTL_NOT_ALLOWED, flaw)
+    association.ttl = request.ttl
+    return association, change_of(association)
+
+
+def ttl_reply(request: ControlRequest) -> ControlReply:
+    return ControlReply(ReplyCode.SUCCEEDED, request.tid, request.aid)
+
+
+def unknown_command(request: ControlRequest) -> Refusal:
+    return refuse(request, ReplyCode.COMMAND_NOT_SUPPORTED, f"unknown command X'{request.command:02x}'")
+
+
+def change_of(association: Association) -> ChangeEntry:
+    return ChangeEntry(association.aid, association.sends, association.receives, association.ttl)
+
+
+def entry_of(association: Association) -> Entry:
+    channel, local = association.channel, association.local
+    host, _, *zone = channel.peer_sockaddr
+    client = (host, local.port if local is not None else 0, *zone)
+    return Entry(
+        association.aid,
+        channel.number,
+        channel.inside,
+        client,
+        association.target,
+        association.sends,
+        association.receives,
+        association.ttl,
+    )
