@@ -1,0 +1,1 @@
+"""Who may do what: model (checked at load time), compile, decide (plain values)."""
