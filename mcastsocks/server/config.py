@@ -1,0 +1,178 @@
+"""The relay's configuration: one TOML file, or the embedded default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from mcastsocks import settings
+from mcastsocks.address import Endpoint, IPAddress, parse_endpoint
+from mcastsocks.errors import ConfigError
+from mcastsocks.rules.model import Rule
+from mcastsocks.rules.users import Users, load_users
+from mcastsocks.settings import Settings
+
+DEFAULT_PORT = 1080
+
+EMBEDDED_DEFAULT = f"""\
+[inside]
+listen = ["127.0.0.1:{DEFAULT_PORT}"]
+[outside]
+interface = "lo"
+[auth]
+methods = ["none"]
+[[rules]]
+name = "not the relay itself"
+allow = false
+do = ["udp", "connect", "bind"]
+to = ["127.0.0.0/8", "::1"]
+ports = {DEFAULT_PORT}
+[[rules]]
+name = "loopback to loopback"
+allow = true
+do = ["udp", "connect", "bind"]
+clients = ["127.0.0.0/8", "::1"]
+to = ["127.0.0.0/8", "::1"]
+[[rules]]
+name = "groups of this organisation, on this host"
+allow = true
+do = ["receive-group", "send-group"]
+clients = ["127.0.0.0/8", "::1"]
+groups = ["239.0.0.0/8"]
+max_ttl = 1
+"""
+
+
+def _listen(value: Any) -> Endpoint:
+    if not isinstance(value, str):
+        raise ValueError('expected an address and port like "192.0.2.1:1080"')
+    endpoint = parse_endpoint(value)
+    if isinstance(endpoint.host, str):
+        raise ValueError("expected an address of this host to listen on, not a name")
+    if endpoint.port == 0:
+        raise ValueError("expected a port from 1 to 65535")
+    return endpoint
+
+
+def _address_or_empty(value: Any) -> IPAddress | None:
+    if value in ("", None):
+        return None
+    try:
+        return ip_address(value)
+    except ValueError:
+        raise ValueError("expected an address that clients reach the relay by, or nothing") from None
+
+
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("expected the name or an address of a network interface")
+    return value
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Inside(Settings):
+    """Where clients are. The TCP port's number in UDP carries the datagrams."""
+
+    listen: Annotated[list[Annotated[Endpoint, BeforeValidator(_listen)]], Field(min_length=1)]
+    advertise: Annotated[IPAddress | None, BeforeValidator(_address_or_empty)] = None
+
+
+class OutsideSettings(Settings):
+    """Where groups are joined and remotes are: an interface by name or address."""
+
+    interface: Annotated[str, AfterValidator(_not_empty)]
+
+
+class Auth(Settings):
+    methods: Annotated[list[Literal["none", "userpass"]], Field(min_length=1)] = ["userpass"]
+    users: Path | None = None
+
+    @model_validator(mode="after")
+    def _userpass_needs_users(self) -> Auth:
+        if "userpass" in self.methods and self.users is None:
+            raise ValueError('method "userpass" needs users = "FILE"; \'mcastsocks user add NAME\' writes it')
+        return self
+
+
+class PlaneSettings(Settings):
+    kind: Literal["auto", "portable"] = "auto"
+
+
+class Limits(Settings):
+    """What a client can make grow, and when a silent one is given up."""
+
+    handshake_timeout_s: Seconds = 10
+    dead_client_s: Annotated[int, Field(ge=3, le=86_400)] = 60
+    connections: Count = 4096
+    handshakes_per_client: Count = 64
+    connections_per_user: Count = 256
+    associations: Count = 100_000
+    associations_per_user: Count = 20_000
+    groups: Count = 4096
+    groups_per_user: Count = 256
+    udp_sockets: Count = 16_384
+    name_lookups: Count = 64
+    name_timeout_s: Seconds = 5
+    logins_remembered: Count = 10_000
+    login_remembered_s: Seconds = 300
+    login_failures_per_minute: Count = 10
+
+
+class Log(Settings):
+    format: Literal["keyvalue", "json"] = "keyvalue"
+
+
+class Config(Settings):
+    inside: Inside
+    outside: OutsideSettings
+    auth: Auth
+    plane: PlaneSettings = PlaneSettings()
+    limits: Limits = Limits()
+    log: Log = Log()
+    rules: list[Rule] = []
+
+    @model_validator(mode="after")
+    def _rule_names_are_unique(self) -> Config:
+        names = [rule.name for rule in self.rules]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two rules are called {min(twice)!r}; records name rules, so names must differ")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, the users it names, and where it came from."""
+
+    config: Config
+    users: Users
+    source: str
+
+
+def load_config(path: Path | None) -> Loaded:
+    """Read a file, or the embedded default for None. Raises ConfigError with a line for each problem."""
+    if path is None:
+        config = settings.parse(EMBEDDED_DEFAULT, Config, "embedded default")
+        return Loaded(config, Users(), "embedded default")
+    config = settings.load(path, Config)
+    users = load_users(path.parent / config.auth.users) if config.auth.users is not None else Users()
+    _check_rule_users(path, config, users)
+    return Loaded(config, users, str(path))
+
+
+def _check_rule_users(path: Path, config: Config, users: Users) -> None:
+    problems = []
+    for index, rule in enumerate(config.rules):
+        for user in rule.users or ():
+            if user.startswith("@") and user[1:] not in users.teams:
+                problems.append(f"{path}: rules[{index}].users: no team {user[1:]!r} in the users file")
+            elif not user.startswith("@") and user not in users.users:
+                problems.append(f"{path}: rules[{index}].users: no user {user!r} in the users file")
+    if problems:
+        raise ConfigError(*problems)

@@ -1,0 +1,36 @@
+"""The process's descriptor limit, and how it is shared out, so that nothing ever meets EMFILE."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+
+from mcastsocks.errors import ConfigError
+from mcastsocks.server.config import Limits
+
+_RESERVE = 128
+"""For listeners, client-facing sockets, threads, files, and connections that are told the relay is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    limit: int
+    connections: int
+    udp_sockets: int
+
+    def __str__(self) -> str:
+        return f"{self.limit} descriptors: at most {self.connections} connections and {self.udp_sockets} UDP sockets"
+
+
+def claim(limits: Limits) -> Descriptors:
+    """Raise the soft limit as far as the hard one allows, and divide it. Raises ConfigError when it is tiny."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + limits.udp_sockets + _RESERVE
+    ceiling = wanted if hard == resource.RLIM_INFINITY else hard
+    limit = max(soft, min(wanted, ceiling))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    usable = limit - _RESERVE
+    if usable < 32:
+        raise ConfigError(f"the limit of {limit} descriptors is too low: ulimit -n {_RESERVE + 32} or more")
+    connections = min(limits.connections, usable // 2)
+    return Descriptors(limit, connections, min(limits.udp_sockets, usable - connections))

@@ -1,0 +1,80 @@
+"""The record of who did what: one line an event, as key=value or JSON."""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TextIO
+
+Value = str | int | float | bool | None
+_PLAIN = re.compile(r"[^\s\"=\\]+")
+_QUEUED = 100_000
+
+
+def as_keyvalue(time: datetime, event: str, fields: Mapping[str, Value]) -> str:
+    """`TIME event key=value …`; a value with a space, quote or backslash is written as a JSON string."""
+    pairs = (f"{key}={_plain(value)}" for key, value in fields.items())
+    return " ".join((_stamp(time), event, *pairs))
+
+
+def as_json(time: datetime, event: str, fields: Mapping[str, Value]) -> str:
+    return json.dumps({"time": _stamp(time), "event": event, **fields}, ensure_ascii=False)
+
+
+FORMATS = {"keyvalue": as_keyvalue, "json": as_json}
+
+
+class Records:
+    """Writes records from a thread of its own, so that a slow reader of the log delays no datagram.
+
+    When the reader is slower than that for long, records are lost, counted, and the count is written.
+    """
+
+    def __init__(self, format: str = "keyvalue", stream: TextIO | None = None) -> None:
+        self._format = FORMATS[format]
+        self._stream = stream or sys.stdout
+        self._queue: queue.Queue[tuple[datetime, str, Mapping[str, Value]] | None] = queue.Queue(_QUEUED)
+        self._lost = 0
+        self._thread = threading.Thread(target=self._write_all, name="records", daemon=True)
+        self._thread.start()
+
+    def write(self, event: str, **fields: Value) -> None:
+        """Fields that are None are left out."""
+        present = {key: value for key, value in fields.items() if value is not None}
+        try:
+            if self._lost:
+                self._queue.put_nowait((datetime.now(UTC), "records-lost", {"records": self._lost}))
+                self._lost = 0
+            self._queue.put_nowait((datetime.now(UTC), event, present))
+        except queue.Full:
+            self._lost += 1
+
+    def close(self) -> None:
+        """Write what is left, for a few seconds at most."""
+        self._queue.put(None)
+        self._thread.join(timeout=5)
+
+    def _write_all(self) -> None:
+        try:
+            while (record := self._queue.get()) is not None:
+                self._stream.write(self._format(*record) + "\n")
+                if self._queue.empty():
+                    self._stream.flush()
+            self._stream.flush()
+        except (OSError, ValueError):  # nobody reads any more: the relay goes on
+            while self._queue.get() is not None:
+                pass
+
+
+def _stamp(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _plain(value: Value) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if _PLAIN.fullmatch(text) and text.isprintable() else json.dumps(text)

@@ -1,0 +1,28 @@
+"""What every session of a relay needs, made once at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mcastsocks.address import IPAddress
+from mcastsocks.planes.interface import Plane
+from mcastsocks.rules.decide import Ruleset
+from mcastsocks.server.auth.userpass import PasswordCheck
+from mcastsocks.server.config import Config
+from mcastsocks.server.connections import Connections
+from mcastsocks.server.records import Records
+from mcastsocks.server.resolver import Resolver
+from mcastsocks.tables.associations import AssociationTable
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    config: Config
+    rules: Ruleset
+    table: AssociationTable
+    plane: Plane
+    passwords: PasswordCheck
+    resolver: Resolver
+    records: Records
+    connections: Connections
+    advertise: IPAddress | None = field(default=None)

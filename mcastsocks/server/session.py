@@ -1,0 +1,219 @@
+"""One TCP connection, from accept to close: who it is, what it asks first, then its control channel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import NoReturn
+
+from mcastsocks.address import Endpoint, from_sockaddr
+from mcastsocks.errors import McastsocksError, WireError
+from mcastsocks.protocol.server import (
+    ControlRequested,
+    DatagramEncapsulated,
+    Event,
+    LoginAttempted,
+    MethodsOffered,
+    RequestMade,
+    ServerConnection,
+    State,
+)
+from mcastsocks.rules.model import Action
+from mcastsocks.server.channel import ControlChannel
+from mcastsocks.server.services import Services
+from mcastsocks.tables.associations import Channel
+from mcastsocks.wire.control import ControlReply
+from mcastsocks.wire.replies import ReplyCode
+from mcastsocks.wire.socks5 import Command, Method
+
+_READ_OCTETS = 4096
+"""Some 150 requests: as many as are answered before others, and datagrams, get their turn."""
+
+_GOODBYE_S = 5
+"""RFC 1928 §6 wants a connection closed within 10 s of a failure."""
+
+_DATAGRAM_ACTIONS = frozenset((Action.UDP, Action.RECEIVE_GROUP, Action.SEND_GROUP))
+_METHODS = {"none": Method.NONE, "userpass": Method.USERPASS}
+_STRONGEST_FIRST = ("userpass", "none")
+
+
+class SessionEnded(McastsocksError):
+    """Why a session is over, in a word or a few for its record."""
+
+
+class Session:
+    """Runs one connection. `number` names it in records."""
+
+    def __init__(
+        self,
+        services: Services,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        full: str | None,
+    ) -> None:
+        self._services, self._number = services, number
+        self._reader, self._writer = reader, writer
+        self._full = full
+        self._client = from_sockaddr(writer.get_extra_info("peername"))
+        self._machine = ServerConnection(time.monotonic(), services.config.limits.handshake_timeout_s)
+        self._user: str | None = None
+        self._account: str | None = None
+        self._channel: ControlChannel | None = None
+        self._started = time.monotonic()
+
+    async def run(self) -> None:
+        """Until the client goes, breaks the protocol, or the task is cancelled (the relay stops)."""
+        reason = "shutdown"
+        try:
+            await self._converse()
+        except SessionEnded as ended:
+            reason = str(ended)
+        except WireError as error:
+            reason = f"protocol error: {error}"
+            if self._channel is None:
+                self._refused(reason)
+        except ConnectionError:
+            reason = "connection reset"
+        except TimeoutError:
+            reason = "client dead"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        finally:
+            await self._end(reason)
+
+    async def _converse(self) -> NoReturn:
+        deadline = self._machine.deadline
+        assert deadline is not None
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+                while self._machine.state is not State.ENHANCED:
+                    await self._negotiate(await self._next_event())
+        except TimeoutError:
+            raise SessionEnded("handshake timeout") from None
+        while True:
+            match await self._next_event():
+                case ControlRequested(request):
+                    assert self._channel is not None
+                    self._channel.handle(request)
+                case DatagramEncapsulated():
+                    pass  # no association can be TCP-encapsulated yet: silently discarded (mcast §4.4)
+
+    async def _next_event(self) -> Event:
+        """The next event, writing and reading as needed; what the peer does not read holds it up."""
+        while True:
+            event = self._machine.next_event()
+            if event is not None:
+                return event
+            await self._flush()
+            octets = await self._reader.read(_READ_OCTETS)
+            if not octets:
+                raise SessionEnded("closed by client")
+            self._machine.receive(octets)
+            await asyncio.sleep(0)
+
+    async def _flush(self) -> None:
+        self._write()
+        await self._writer.drain()
+
+    async def _negotiate(self, event: Event) -> None:
+        match event:
+            case MethodsOffered(methods):
+                self._choose_method(methods)
+            case LoginAttempted(credentials):
+                why = await self._services.passwords.check(credentials, self._client.address)
+                self._user = credentials.user.decode("utf-8", "replace")
+                if why is not None:
+                    self._machine.refuse_login()
+                    self._refuse(why)
+                self._machine.accept_login()
+            case RequestMade(request):
+                if request.command != Command.ENHANCED_UDP_MODE:
+                    self._machine.fail_request(request, ReplyCode.COMMAND_NOT_SUPPORTED)
+                    self._refuse(f"command X'{request.command:02x}' is not supported")
+                account = self._user or str(self._client.host)
+                self._account = account
+                if full := self._services.connections.log_in(self._client.address, account):
+                    self._machine.fail_request(request, ReplyCode.GENERAL_FAILURE)
+                    self._refuse(full)
+                if not self._services.rules.may_ever(self._user, self._client.address, _DATAGRAM_ACTIONS):
+                    self._machine.fail_request(request, ReplyCode.NOT_ALLOWED)
+                    self._refuse("no rule allows this client any datagrams or groups")
+                self._open_channel(account)
+                self._machine.enter_enhanced()
+
+    def _choose_method(self, methods: tuple[int, ...]) -> None:
+        """The strongest that the configuration allows, not the first listed (RFC 1928 §3)."""
+        if self._full is not None:
+            self._machine.refuse_methods()
+            self._refuse(self._full)
+        for name in _STRONGEST_FIRST:
+            if name in self._services.config.auth.methods and _METHODS[name] in methods:
+                self._machine.choose_method(_METHODS[name])
+                return
+        self._machine.refuse_methods()
+        self._refuse("no common authentication method")
+
+    def _open_channel(self, account: str) -> None:
+        services, sockname = self._services, self._writer.get_extra_info("sockname")
+        inside = from_sockaddr(sockname)
+        zone = sockname[3] if len(sockname) == 4 else 0
+        try:
+            services.plane.open_inside(inside, zone)
+        except OSError as error:
+            raise SessionEnded(f"no UDP socket on {inside}: {error.strerror}") from None
+        advertise = services.config.inside.advertise
+        usable = advertise is not None and advertise.version == inside.address.version
+        relay = Endpoint(advertise, inside.port) if advertise is not None and usable else inside
+        peer = self._writer.get_extra_info("peername")
+        channel = Channel(self._number, account, self._client.address, peer, inside, relay)
+        self._channel = ControlChannel(services, channel, self._user, self._answer)
+        self._services.records.write(
+            "session-start", session=self._number, user=self._user, client=str(self._client), relay=str(inside)
+        )
+
+    def _answer(self, reply: ControlReply) -> None:
+        """Many requests of one segment are answered by one write; a look-up's answer must not wait for more."""
+        self._machine.reply(reply)
+        asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        octets = self._machine.octets_to_send()
+        if octets and not self._writer.is_closing():
+            self._writer.write(octets)
+
+    def _refuse(self, why: str) -> NoReturn:
+        self._refused(why)
+        raise SessionEnded(why)
+
+    def _refused(self, why: str) -> None:
+        self._services.records.write(
+            "refused", session=self._number, user=self._user, client=str(self._client), command="session", why=why
+        )
+
+    async def _end(self, reason: str) -> None:
+        channel = self._channel
+        try:
+            if channel is not None:
+                await channel.close(reason)
+                self._services.records.write(
+                    "session-end",
+                    session=self._number,
+                    user=self._user,
+                    client=str(self._client),
+                    duration_s=round(time.monotonic() - self._started, 3),
+                    associations=channel.opened,
+                    refusals=channel.refused,
+                    reason=reason,
+                )
+        finally:
+            self._write()
+            self._writer.close()
+            try:
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._writer.wait_closed()
+            except TimeoutError:  # the client does not read its last reply
+                self._writer.transport.abort()
+            except OSError:
+                pass
+            self._services.connections.close(self._client.address, self._account)
