@@ -1,0 +1,24 @@
+"""The library that a program imports to use a relay.
+
+async with connect("socks5://alice:secret@fw.example") as relay:
+    group = await relay.join("239.1.2.3", 5004)
+    async for datagram in group:
+        ...
+"""
+
+from mcastsocks.client.association import Association, Datagram
+from mcastsocks.client.relay import Relay, connect
+from mcastsocks.client.url import RelayUrl
+from mcastsocks.errors import ConnectionLost, LoginRefused, RelayError, RequestRefused
+
+__all__ = [
+    "Association",
+    "ConnectionLost",
+    "Datagram",
+    "LoginRefused",
+    "Relay",
+    "RelayError",
+    "RelayUrl",
+    "RequestRefused",
+    "connect",
+]
