@@ -1,0 +1,5 @@
+"""`python -m mcastsocks`."""
+
+from mcastsocks.cli.main import run
+
+run()

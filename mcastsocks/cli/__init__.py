@@ -1,0 +1,1 @@
+"""Arguments, output and exit codes; no protocol knowledge."""

@@ -1,0 +1,121 @@
+"""The `mcastsocks` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import mcastsocks
+from mcastsocks.cli import datagrams, demo, relay, users
+from mcastsocks.cli.targets import Format
+from mcastsocks.errors import ConfigError, McastsocksError
+
+app = typer.Typer(
+    help="A SOCKS relay that makes UDP and IP multicast cross a firewall under control.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+user_app = typer.Typer(help="Who may log in.", no_args_is_help=True)
+app.add_typer(user_app, name="user")
+
+_RelayOption = Annotated[
+    str,
+    typer.Option("--relay", envvar="MCASTSOCKS_RELAY", metavar="URL", help="socks5://[user:password@]host[:port]"),
+]
+_DEFAULT_RELAY = "socks5://127.0.0.1:1080"
+_ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="TOML configuration")]
+_FormatOption = Annotated[Format, typer.Option("--format", "-f", help="how data is written")]
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"mcastsocks {mcastsocks.__version__}")
+        raise typer.Exit
+
+
+@app.command("relay")
+def _relay(config: _ConfigOption = None) -> None:
+    """Run the relay; without a file, on loopback for trying it."""
+    relay.run(config)
+
+
+@app.command("check")
+def _check(config: _ConfigOption = None) -> None:
+    """Validate a configuration and explain what it allows."""
+    relay.check(config)
+
+
+@app.command("join")
+def _join(
+    group: Annotated[
+        str, typer.Argument(metavar="GROUP:PORT", help="239.1.2.3:5004, a range 5004-5005, [ff15::1]:5004")
+    ],
+    relay_url: _RelayOption = _DEFAULT_RELAY,
+    format: _FormatOption = Format.raw,
+    to: Annotated[str | None, typer.Option(metavar="udp://HOST:PORT", help="on to a player instead of stdout")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="stop after so many datagrams")] = None,
+) -> None:
+    """Receive a group through a relay; joins again by itself when the relay was away."""
+    datagrams.join(relay_url, group, format, to, count)
+
+
+@app.command("send")
+def _send(
+    group: Annotated[str, typer.Argument(metavar="GROUP:PORT")],
+    relay_url: _RelayOption = _DEFAULT_RELAY,
+    ttl: Annotated[int, typer.Option(min=1, max=255, help="hops beyond the relay")] = 1,
+    octets: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="datagrams of N octets instead of one a line")
+    ] = None,
+) -> None:
+    """Send standard input to a group through a relay, one datagram a line."""
+    datagrams.send(relay_url, group, ttl, octets)
+
+
+@app.command("probe")
+def _probe(
+    remote: Annotated[str, typer.Argument(metavar="HOST:PORT")],
+    relay_url: _RelayOption = _DEFAULT_RELAY,
+    data: Annotated[str, typer.Option(help="what to send")] = "probe",
+    format: _FormatOption = Format.raw,
+    timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="how long to wait")] = 3.0,
+) -> None:
+    """Send one datagram through a relay and print its answer."""
+    datagrams.probe(relay_url, remote, data, format, timeout)
+
+
+@app.command("demo")
+def _demo() -> None:
+    """The whole story in one terminal, without root: a relay, a sender outside, two clients with different rights."""
+    demo.run()
+
+
+@user_app.command("add")
+def _user_add(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    file: Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="users file")] = Path("users.toml"),
+) -> None:
+    """Add a user, or change a password; it is asked for, or read from a pipe."""
+    users.add(name, file)
+
+
+def run() -> None:
+    """Entry point: one line for an error that is no defect of ours."""
+    try:
+        app()
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        sys.exit(2)
+    except McastsocksError as error:
+        typer.echo(f"mcastsocks: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,82 @@
+"""relay and check."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+import mcastsocks
+from mcastsocks.errors import ConfigError
+from mcastsocks.rules.model import Rule
+from mcastsocks.server import descriptors, interfaces
+from mcastsocks.server.config import Config, load_config
+from mcastsocks.server.relay import Relay
+
+
+def run(path: Path | None) -> None:
+    """Run until a signal. What it is and allows goes to standard error, records to standard output."""
+    loaded = load_config(path)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    async def main() -> None:
+        relay = Relay(loaded)
+        try:
+            relay.start()
+        except ConfigError:
+            await relay.stop()
+            raise
+        console.print(f"mcastsocks {mcastsocks.__version__}, configuration: {loaded.source}")
+        _explain(console, loaded.config)
+        console.print(f"outside {relay.outside.name}, plane {relay.plane_name}, {relay.descriptors}")
+        await relay.serve()
+
+    asyncio.run(main())
+
+
+def check(path: Path | None) -> None:
+    """Everything that `relay` would check before it listens."""
+    loaded = load_config(path)
+    console = Console(highlight=False, soft_wrap=True)
+    outside = interfaces.find_outside(loaded.config.outside.interface)
+    console.print(f"{loaded.source}: valid")
+    _explain(console, loaded.config)
+    addresses = " and ".join(str(each) for each in (outside.ipv4, outside.ipv6) if each)
+    console.print(f"outside {outside.name}: groups are joined there, and remotes see {addresses}")
+    console.print(str(descriptors.claim(loaded.config.limits)))
+    if loaded.users.users:
+        console.print(f"{len(loaded.users.users)} users, {len(loaded.users.teams)} teams")
+
+
+def _explain(console: Console, config: Config) -> None:
+    listen = ", ".join(str(endpoint) for endpoint in config.inside.listen)
+    advertise = f", told to clients as {config.inside.advertise}" if config.inside.advertise else ""
+    console.print(f"inside {listen}{advertise}: TCP, and the same port in UDP for datagrams")
+    console.print(f"authentication: {' or '.join(config.auth.methods)}")
+    console.print("rules, the first that matches decides:")
+    for number, rule in enumerate(config.rules, 1):
+        verdict = "[green]allow[/]" if rule.allow else "[red]deny[/] "
+        console.print(f"  {number:>2} {verdict} {escape(_sentence(rule))}")
+    console.print("   . [red]deny[/]  everything else")
+
+
+def _sentence(rule: Rule) -> str:
+    may = ", ".join(rule.do) if rule.do is not None else "anything"
+    return f"{_who(rule)}: {may} {_where(rule)}{_limits(rule)} ({rule.name})"
+
+
+def _who(rule: Rule) -> str:
+    users = ", ".join(rule.users) if rule.users is not None else "anyone"
+    return users + (f" from {', '.join(str(each) for each in rule.clients)}" if rule.clients is not None else "")
+
+
+def _where(rule: Rule) -> str:
+    parts = [str(each) for each in (*(rule.groups or ()), *(rule.to or ()))] or ["anywhere"]
+    ports = [str(low) if low == high else f"{low}-{high}" for low, high in rule.ports or ()]
+    return "to " + ", ".join(parts) + (f" port {', '.join(ports)}" if ports else "")
+
+
+def _limits(rule: Rule) -> str:
+    return f", TTL up to {rule.max_ttl}" if rule.allow and rule.max_ttl < 255 else ""

@@ -1,0 +1,105 @@
+"""What people type for groups, remotes and output; errors become usage errors."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO, TypeVar
+
+import typer
+
+from mcastsocks.address import Endpoint, parse_endpoint, parse_group, parse_port, to_sockaddr
+from mcastsocks.client import RelayUrl
+
+_T = TypeVar("_T")
+_MOST_PORTS = 64
+
+
+class Format(StrEnum):
+    raw = "raw"
+    hex = "hex"
+    json = "json"
+
+
+def _or_usage(parse: Callable[[str], _T], text: str, parameter: str) -> _T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=parameter) from None
+
+
+def relay_url(text: str) -> RelayUrl:
+    return _or_usage(RelayUrl.parse, text, "--relay")
+
+
+def groups(text: str) -> list[Endpoint]:
+    """GROUP:PORT or GROUP:FIRST-LAST, as RTP and RTCP use."""
+    return _or_usage(_parse_groups, text, "GROUP:PORT")
+
+
+def group(text: str) -> Endpoint:
+    return _or_usage(parse_group, text, "GROUP:PORT")
+
+
+def remote(text: str) -> Endpoint:
+    return _or_usage(_parse_remote, text, "HOST:PORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """Where --to sends what comes in."""
+
+    family: int
+    sockaddr: tuple[object, ...]
+
+
+def player(text: str) -> Player:
+    return _or_usage(_parse_player, text, "--to")
+
+
+def write(stream: BinaryIO, data: bytes, form: Format, **about: str | int) -> None:
+    """One datagram's data: as it is, or a line of hex digits, or a line of JSON with what is known about it."""
+    match form:
+        case Format.raw:
+            stream.write(data)
+        case Format.hex:
+            stream.write(data.hex().encode() + b"\n")
+        case Format.json:
+            stream.write(json.dumps({**about, "octets": len(data), "data": data.hex()}).encode() + b"\n")
+    stream.flush()
+
+
+def _parse_groups(text: str) -> list[Endpoint]:
+    host, _, ports = text.rpartition(":")
+    first, dash, last = ports.partition("-")
+    if not dash:
+        return [parse_group(text)]
+    low, high = parse_port(first), parse_port(last)
+    if not low <= high < low + _MOST_PORTS:
+        raise ValueError(f"expected a range of 1 to {_MOST_PORTS} ports, from low to high, not {ports!r}")
+    return [parse_group(f"{host}:{port}") for port in range(low, high + 1)]
+
+
+def _parse_remote(text: str) -> Endpoint:
+    endpoint = parse_endpoint(text)
+    if endpoint.is_group:
+        raise ValueError(f"{endpoint.host} is a group; try 'mcastsocks send' and 'mcastsocks join'")
+    if endpoint.port == 0:
+        raise ValueError("expected a port from 1 to 65535")
+    return endpoint
+
+
+def _parse_player(text: str) -> Player:
+    if not text.startswith("udp://"):
+        raise ValueError("expected udp://HOST:PORT")
+    endpoint = parse_endpoint(text.removeprefix("udp://"))
+    if not isinstance(endpoint.host, str):
+        return Player(socket.AF_INET if endpoint.host.version == 4 else socket.AF_INET6, to_sockaddr(endpoint))
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise ValueError(f"{endpoint.host}: {error.strerror}") from None
+    return Player(found[0][0], found[0][4])
