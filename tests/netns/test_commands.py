@@ -1,0 +1,231 @@
+"""The commands and the library, as a user runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from mcastsocks.client import ConnectionLost, LoginRefused, RequestRefused, connect
+from tests.netns.lab import CLIENT, GROUP, INSIDE, REMOTE, SECOND, Host, Lab, wait_for
+from tests.netns.relay import RelayProcess
+from tests.netns.test_groups import outside_sender
+
+ALICE = f"socks5://alice:secret@{INSIDE[4]}:1080"
+
+
+class Command:
+    """A mcastsocks command in a namespace, its standard error read as it comes."""
+
+    def __init__(self, host: Host, *arguments: str, relay: str = ALICE) -> None:
+        self.process = host.popen(
+            *("env", f"MCASTSOCKS_RELAY={relay}", sys.executable, "-m", "mcastsocks", *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, text: str, count: int = 1) -> None:
+        wait_for(f"{text!r} from the command", lambda: sum(text in line for line in list(self.said)) >= count)
+
+    def read(self, octets: int) -> bytes:
+        assert self.process.stdout is not None
+        return self.process.stdout.read(octets)
+
+    def readline(self) -> bytes:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def finish(self, data: bytes = b"") -> tuple[int, bytes]:
+        """Exit code and the rest of standard output."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(data)
+        self.process.stdin.close()
+        output = self.process.stdout.read()
+        code = self.process.wait(timeout=20)
+        self._reader.join()
+        return code, output
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line.decode())
+
+
+@contextmanager
+def command(host: Host, *arguments: str, relay: str = ALICE) -> Iterator[Command]:
+    running = Command(host, *arguments, relay=relay)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_join_writes_what_outside_sends(lab: Lab, relay: RelayProcess, version: int) -> None:
+    group = (GROUP[version], 5500)
+    text = f"[{group[0]}]:5500" if version == 6 else f"{group[0]}:5500"
+    with command(lab.client, "join", text, "--count", "2") as join, outside_sender(lab, version) as sender:
+        join.wait_for("joined")
+        sender.sendto(b"one,", group)
+        sender.sendto(b"two", group)
+        assert join.finish() == (0, b"one,two")
+        join.wait_for("2 datagrams, 7 octets")
+
+
+def test_join_takes_a_range_of_ports_and_writes_json(lab: Lab, relay: RelayProcess) -> None:
+    with (
+        command(lab.client, "join", f"{GROUP[4]}:5502-5503", "--format", "json") as join,
+        outside_sender(lab, 4) as sender,
+    ):
+        join.wait_for("joined")
+        for port in (5503, 5502):
+            sender.sendto(b"RTP", (GROUP[4], port))
+            assert json.loads(join.readline()) == {"group": GROUP[4], "port": port, "octets": 3, "data": "525450"}
+
+
+def test_join_hands_datagrams_on_to_a_player(lab: Lab, relay: RelayProcess) -> None:
+    with lab.client.udp("127.0.0.1") as player, outside_sender(lab, 4) as sender:
+        target = f"udp://127.0.0.1:{player.getsockname()[1]}"
+        with command(lab.client, "join", f"{GROUP[4]}:5504", "--to", target) as join:
+            join.wait_for("joined")
+            sender.sendto(b"picture", (GROUP[4], 5504))
+            assert player.recv(100) == b"picture"
+
+
+def test_join_joins_again_when_the_relay_was_away(lab: Lab, start_relay: Callable[..., RelayProcess]) -> None:
+    first = start_relay()
+    with command(lab.client, "join", f"{GROUP[4]}:5506", "-f", "hex") as join, outside_sender(lab, 4) as sender:
+        join.wait_for("joined")
+        sender.sendto(b"before", (GROUP[4], 5506))
+        assert join.readline() == b"before".hex().encode() + b"\n"
+        first.process.send_signal(signal.SIGKILL)
+        join.wait_for("trying again")
+        first.process.wait()
+        start_relay()
+        join.wait_for("joined", count=2)
+        sender.sendto(b"after", (GROUP[4], 5506))
+        assert join.readline() == b"after".hex().encode() + b"\n"
+        join.process.send_signal(signal.SIGTERM)
+        assert join.finish()[0] == 0
+        join.wait_for("2 datagrams, 11 octets")
+
+
+def test_send_sends_a_datagram_a_line(lab: Lab, relay: RelayProcess) -> None:
+    with outside_receiver(lab, (GROUP[4], 5508)) as receiver, command(lab.client, "send", f"{GROUP[4]}:5508") as send:
+        assert send.finish(b"first line\nsecond\n")[0] == 0
+        assert [receiver.recv(100) for _ in range(2)] == [b"first line", b"second"]
+
+
+def test_send_cuts_a_stream_into_datagrams(lab: Lab, relay: RelayProcess) -> None:
+    with (
+        outside_receiver(lab, (GROUP[4], 5510)) as receiver,
+        command(lab.client, "send", f"{GROUP[4]}:5510", "--octets", "1316") as send,
+    ):
+        assert send.finish(bytes(3 * 1316 + 5))[0] == 0
+        assert [len(receiver.recv(2000)) for _ in range(4)] == [1316, 1316, 1316, 5]
+
+
+def test_a_refusal_is_one_line_and_exit_code_1(lab: Lab, relay: RelayProcess) -> None:
+    with command(lab.client, "join", "239.99.9.9:5004") as join:
+        assert join.finish() == (1, b"")
+        assert "mcastsocks: 239.99.9.9:5004: multicast receive not allowed by ruleset\n" in join.said
+    with command(lab.client, "send", f"{GROUP[4]}:5004", "--ttl", "99") as send:
+        assert send.finish(b"x\n")[0] == 1
+        assert any("TTL not allowed by ruleset" in line for line in send.said)
+
+
+def test_an_unreachable_relay_is_one_line_and_exit_code_1(lab: Lab) -> None:
+    with command(lab.client, "join", f"{GROUP[4]}:5004", relay=f"{INSIDE[4]}:1") as join:
+        assert join.finish()[0] == 1
+        assert join.said[-1] == f"mcastsocks: cannot reach socks5://{INSIDE[4]}:1: Connection refused\n" or join.said
+
+
+def test_probe_prints_the_answer(lab: Lab, relay: RelayProcess) -> None:
+    with lab.outside.udp(REMOTE[4]) as remote:
+        host, port = remote.getsockname()
+        with command(lab.client, "probe", f"{host}:{port}", "--data", "are you there") as probe:
+            data, source = remote.recvfrom(100)
+            assert data == b"are you there"
+            remote.sendto(b"I am", source)
+            assert probe.finish() == (0, b"I am\n")
+
+
+def test_probe_says_when_nobody_answers(lab: Lab, relay: RelayProcess) -> None:
+    with command(lab.client, "probe", f"{REMOTE[4]}:9", "--timeout", "0.2") as probe:
+        assert probe.finish()[0] == 1
+        probe.wait_for(f"mcastsocks: no answer from {REMOTE[4]}:9 within 0.2 s")
+
+
+def test_the_library_behind_a_nat_lets_the_relay_learn_its_endpoint(lab: Lab, relay: RelayProcess) -> None:
+    """The client's address is rewritten on its way: what it says it is differs from what the relay sees."""
+    rules = f"""
+        add table ip lab
+        add chain ip lab out {{ type nat hook postrouting priority 100; }}
+        add rule ip lab out ip saddr {CLIENT[4]} oifname "in" snat to {SECOND[4]}
+    """
+    lab.client.run("nft", "-f", "-", input=rules.encode())
+    try:
+        with outside_sender(lab, 4) as sender:
+
+            async def talk() -> bytes:
+                async with connect(ALICE) as alice:
+                    group = await alice.join(GROUP[4], 5512)
+                    await asyncio.to_thread(wait_for, "the hello", lambda: relay.counters()["hellos"])
+                    sender.sendto(b"through the NAT", (GROUP[4], 5512))
+                    async with asyncio.timeout(5):
+                        return (await group.recv()).data
+
+            assert lab.client.call(lambda: asyncio.run(talk())) == b"through the NAT"
+        assert relay.wait_for_record("association-start")["client"] == SECOND[4]
+    finally:
+        lab.client.run("nft", "delete", "table", "ip", "lab")
+
+
+def test_the_library_says_what_the_relay_refused(lab: Lab, relay: RelayProcess) -> None:
+    async def talk() -> None:
+        with pytest.raises(LoginRefused, match="name and password"):
+            async with connect(f"socks5://alice:wrong@{INSIDE[4]}"):
+                pass
+        async with connect(f"socks5://bob:hunter2@{INSIDE[4]}") as bob:
+            with pytest.raises(RequestRefused, match="send not allowed") as refused:
+                await bob.sender(GROUP[4], 5514)
+            assert refused.value.code == 0x12
+            group = await bob.join(GROUP[4], 5514)
+            relay.stop()
+            with pytest.raises(ConnectionLost, match="closed the control channel"):
+                await group.recv()
+            with pytest.raises(ConnectionLost):
+                await bob.join(GROUP[4], 5515)
+
+    lab.client.call(lambda: asyncio.run(talk()))
+
+
+@contextmanager
+def outside_receiver(lab: Lab, group: tuple[str, int]) -> Iterator[socket.socket]:
+    """A plain receiver of a group outside."""
+    with lab.outside.udp(*group) as sock:
+        sock.setsockopt(
+            socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group[0]) + socket.inet_aton(REMOTE[4])
+        )
+        yield sock
