@@ -1,0 +1,130 @@
+"""A plane on loopback, with sockets for clients, remotes and plain members of groups around it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
+from mcastsocks.planes.interface import Outside, Plane
+from mcastsocks.planes.portable import PortablePlane
+from mcastsocks.tables.changes import AddEntry, AddReceiver, Change, Done, Entry, Result
+from mcastsocks.wire.datagram import HEADER
+
+WAIT_S = 5.0
+LOOPBACK = Outside("lo", socket.if_nametoindex("lo"), IPv4Address("127.0.0.1"), IPv6Address("::1"))
+
+PLANES: dict[str, Callable[[asyncio.AbstractEventLoop, Outside, int], Plane]] = {"portable": PortablePlane}
+
+
+class Bench:
+    """Everything by one client address; several channels stand for several clients."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self._sockets: list[socket.socket] = []
+        self._aids = iter(range(0x1000, 0x2000))
+        self.inside = self._free_inside()
+
+    def udp(self, host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        sock.bind((host, port))
+        self._sockets.append(sock)
+        return sock
+
+    def group(self, address: str = "239.255.66.1") -> Endpoint:
+        """A group on a port that nothing else on this host uses."""
+        return Endpoint(IPv4Address(address), self.udp().getsockname()[1])
+
+    def member(self, group: Endpoint) -> socket.socket:
+        """A plain program that joined a group on loopback."""
+        sock = self.udp(str(group.host), group.port)
+        request = struct.pack("=4s4s", group.address.packed, socket.inet_aton("127.0.0.1"))
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        return sock
+
+    def entry(self, client: SockAddr, remote: Endpoint, channel: int = 1, **options: Any) -> Entry:
+        options = {"sends": True, "receives": True} | options
+        return Entry(next(self._aids), channel, self.inside, client, remote, **options)
+
+    def add(self, client: socket.socket | SockAddr, remote: Endpoint, channel: int = 1, **options: Any) -> int:
+        """A new entry, a receiver too when it receives a group; its AID."""
+        sockaddr = client.getsockname() if isinstance(client, socket.socket) else client
+        entry = self.entry(sockaddr, remote, channel, **options)
+        changes: list[Change] = [AddEntry(entry)]
+        if entry.receives and remote.is_group:
+            changes.append(AddReceiver(entry.aid))
+        assert all(isinstance(result, Done) for result in self.plane.apply(changes))
+        return entry.aid
+
+    def apply(self, *changes: Change) -> Result:
+        """The last change's result."""
+        return self.plane.apply(changes)[-1]
+
+    def send(self, client: socket.socket, aid: int, data: bytes = b"", rsv: int = 0, frag: int = 0) -> None:
+        client.sendto(HEADER.pack(rsv, frag, 0, aid) + data, (str(self.inside.host), self.inside.port))
+
+    async def receive(self, sock: socket.socket) -> tuple[bytes, Endpoint]:
+        async with asyncio.timeout(WAIT_S):
+            octets, source = await asyncio.get_running_loop().sock_recvfrom(sock, 70_000)
+        return octets, from_sockaddr(source)
+
+    async def received(self, client: socket.socket) -> tuple[int, bytes]:
+        """AID and data of the client's next datagram, which must come from the inside endpoint."""
+        octets, source = await self.receive(client)
+        assert source == self.inside
+        rsv, frag, dgid, aid = HEADER.unpack_from(octets)
+        assert (rsv, frag, dgid) == (0, 0, 0)
+        return aid, octets[HEADER.size :]
+
+    async def settled(self, condition: Callable[[], bool]) -> None:
+        """Let the plane work until a condition on its counters holds."""
+        async with asyncio.timeout(WAIT_S):
+            while not condition():  # noqa: ASYNC110 - counters ring no bell
+                await asyncio.sleep(0)
+
+    def nothing_waits_for(self, sock: socket.socket) -> bool:
+        try:
+            sock.recv(70_000)
+        except BlockingIOError:
+            return True
+        return False
+
+    def close(self) -> None:
+        assert self.plane.counters().balance == 0, self.plane.counters()
+        self.plane.close()
+        assert self.plane.descriptors() == 0
+        for sock in self._sockets:
+            sock.close()
+
+    def _free_inside(self) -> Endpoint:
+        for _ in range(100):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind(("127.0.0.1", 0))
+                endpoint = from_sockaddr(sock.getsockname())
+            try:
+                self.plane.open_inside(endpoint)
+            except OSError:  # taken in between
+                continue
+            return endpoint
+        raise AssertionError("no free port on loopback")
+
+
+def on_plane(kind: str, test: Callable[[Bench], Coroutine[Any, Any, None]], max_sockets: int = 64) -> None:
+    """Run a test's coroutine with a fresh plane of that kind."""
+
+    async def main() -> None:
+        bench = Bench(PLANES[kind](asyncio.get_running_loop(), LOOPBACK, max_sockets))
+        try:
+            await test(bench)
+        finally:
+            bench.close()
+
+    asyncio.run(main())
