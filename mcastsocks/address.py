@@ -84,12 +84,13 @@ def parse_endpoint(text: str) -> Endpoint:
     host, colon, port = text.rpartition(":")
     if not colon or not host or ":" in host:
         raise ValueError(f"expected host:port (an IPv6 address in brackets: [2001:db8::1]:5004), not {text!r}")
+    number = parse_port(port)
     try:
-        return Endpoint(IPv4Address(host), parse_port(port))
+        return Endpoint(IPv4Address(host), number)
     except ValueError:
         if host.replace(".", "").isdigit():
             raise ValueError(f"expected an IPv4 address of four numbers from 0 to 255, not {host!r}") from None
-        return Endpoint(host, parse_port(port))
+        return Endpoint(host, number)
 
 
 def parse_group(text: str) -> Endpoint:

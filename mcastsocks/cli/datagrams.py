@@ -92,6 +92,8 @@ class _Receiver:
         try:
             await _reconnecting(self._url, self._receive)
         finally:
+            if self._sock is not None:
+                self._sock.close()
             dropped = f", {self._dropped} dropped here because the output was too slow" if self._dropped else ""
             say(f"{self._datagrams} datagrams, {self._octets} octets{dropped}")
 
@@ -119,8 +121,12 @@ class _Receiver:
         self._datagrams += 1
         self._octets += len(data)
         if self._sock is not None and self._player is not None:
-            with suppress(ConnectionRefusedError):  # the player is not there yet
+            try:
                 self._sock.sendto(data, self._player.sockaddr)
+            except ConnectionRefusedError:  # the player is not there yet
+                pass
+            except OSError as error:
+                raise RelayError(f"--to: nothing can be sent there: {error.strerror}") from None
         else:
             targets.write(sys.stdout.buffer, data, self._form, group=str(group.host), port=group.port)
 

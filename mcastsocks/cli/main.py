@@ -17,9 +17,10 @@ app = typer.Typer(
     help="A SOCKS relay that makes UDP and IP multicast cross a firewall under control.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # it would take [user:password@] for a style; and errors stay on one line
     pretty_exceptions_enable=False,
 )
-user_app = typer.Typer(help="Who may log in.", no_args_is_help=True)
+user_app = typer.Typer(help="Who may log in.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(user_app, name="user")
 
 _RelayOption = Annotated[
@@ -62,7 +63,7 @@ def _join(
     to: Annotated[str | None, typer.Option(metavar="udp://HOST:PORT", help="on to a player instead of stdout")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="stop after so many datagrams")] = None,
 ) -> None:
-    """Receive a group through a relay; joins again by itself when the relay was away."""
+    """Receive a group through a relay. Joins again by itself when the relay was away."""
     datagrams.join(relay_url, group, format, to, count)
 
 
@@ -75,7 +76,7 @@ def _send(
         int | None, typer.Option(min=1, metavar="N", help="datagrams of N octets instead of one a line")
     ] = None,
 ) -> None:
-    """Send standard input to a group through a relay, one datagram a line."""
+    """Send standard input to a group through a relay. One datagram a line, unless --octets is given."""
     datagrams.send(relay_url, group, ttl, octets)
 
 
@@ -93,7 +94,7 @@ def _probe(
 
 @app.command("demo")
 def _demo() -> None:
-    """The whole story in one terminal, without root: a relay, a sender outside, two clients with different rights."""
+    """The whole story in one terminal, without root. A relay, a sender outside, two clients with different rights."""
     demo.run()
 
 

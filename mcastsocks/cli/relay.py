@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.markup import escape
 
 import mcastsocks
 from mcastsocks.errors import ConfigError
-from mcastsocks.rules.model import Rule
+from mcastsocks.rules.model import GROUP_ACTIONS, Action, Rule
 from mcastsocks.server import descriptors, interfaces
 from mcastsocks.server.config import Config, load_config
 from mcastsocks.server.relay import Relay
@@ -28,7 +29,7 @@ def run(path: Path | None) -> None:
         except ConfigError:
             await relay.stop()
             raise
-        console.print(f"mcastsocks {mcastsocks.__version__}, configuration: {loaded.source}")
+        console.print(f"mcastsocks {mcastsocks.__version__}, configuration: {escape(loaded.source)}")
         _explain(console, loaded.config)
         console.print(f"outside {relay.outside.name}, plane {relay.plane_name}, {relay.descriptors}")
         await relay.serve()
@@ -40,20 +41,20 @@ def check(path: Path | None) -> None:
     """Everything that `relay` would check before it listens."""
     loaded = load_config(path)
     console = Console(highlight=False, soft_wrap=True)
-    outside = interfaces.find_outside(loaded.config.outside.interface)
-    console.print(f"{loaded.source}: valid")
+    outside = interfaces.configured_outside(loaded)
+    console.print(f"{escape(loaded.source)}: valid")
     _explain(console, loaded.config)
     addresses = " and ".join(str(each) for each in (outside.ipv4, outside.ipv6) if each)
     console.print(f"outside {outside.name}: groups are joined there, and remotes see {addresses}")
     console.print(str(descriptors.claim(loaded.config.limits)))
-    if loaded.users.users:
-        console.print(f"{len(loaded.users.users)} users, {len(loaded.users.teams)} teams")
+    if loaded.config.auth.users is not None:
+        console.print(f"users: {len(loaded.users.users)}, teams: {len(loaded.users.teams)}")
 
 
 def _explain(console: Console, config: Config) -> None:
     listen = ", ".join(str(endpoint) for endpoint in config.inside.listen)
     advertise = f", told to clients as {config.inside.advertise}" if config.inside.advertise else ""
-    console.print(f"inside {listen}{advertise}: TCP, and the same port in UDP for datagrams")
+    console.print(f"inside {escape(listen)}{advertise}: TCP, and the same port in UDP for datagrams")
     console.print(f"authentication: {' or '.join(config.auth.methods)}")
     console.print("rules, the first that matches decides:")
     for number, rule in enumerate(config.rules, 1):
@@ -63,20 +64,29 @@ def _explain(console: Console, config: Config) -> None:
 
 
 def _sentence(rule: Rule) -> str:
-    may = ", ".join(rule.do) if rule.do is not None else "anything"
-    return f"{_who(rule)}: {may} {_where(rule)}{_limits(rule)} ({rule.name})"
+    """Group actions and unicast apart: `groups` speaks only of the ones, `to` only of the others."""
+    actions = rule.do if rule.do is not None else list(Action)
+    on_groups = [action for action in actions if action in GROUP_ACTIONS]
+    on_unicast = [action for action in actions if action not in GROUP_ACTIONS]
+    what = [f"{', '.join(on_groups)}: {_any(rule.groups, 'any group')}"] if on_groups else []
+    if on_unicast:
+        what.append(f"{', '.join(on_unicast)}: {_any(rule.to, 'any address')}")
+    return f"{_who(rule)} | {' | '.join(what)}{_ports(rule)}{_limits(rule)} ({rule.name})"
+
+
+def _any(items: Sequence[object] | None, anything: str) -> str:
+    return ", ".join(str(each) for each in items) if items is not None else anything
 
 
 def _who(rule: Rule) -> str:
-    users = ", ".join(rule.users) if rule.users is not None else "anyone"
-    return users + (f" from {', '.join(str(each) for each in rule.clients)}" if rule.clients is not None else "")
+    users = _any(rule.users, "anyone")
+    return users + (f" from {_any(rule.clients, '')}" if rule.clients is not None else "")
 
 
-def _where(rule: Rule) -> str:
-    parts = [str(each) for each in (*(rule.groups or ()), *(rule.to or ()))] or ["anywhere"]
+def _ports(rule: Rule) -> str:
     ports = [str(low) if low == high else f"{low}-{high}" for low, high in rule.ports or ()]
-    return "to " + ", ".join(parts) + (f" port {', '.join(ports)}" if ports else "")
+    return f" | port {', '.join(ports)}" if ports else ""
 
 
 def _limits(rule: Rule) -> str:
-    return f", TTL up to {rule.max_ttl}" if rule.allow and rule.max_ttl < 255 else ""
+    return f" | TTL up to {rule.max_ttl}" if rule.allow and rule.max_ttl < 255 else ""

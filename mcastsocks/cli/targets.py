@@ -96,10 +96,14 @@ def _parse_player(text: str) -> Player:
     if not text.startswith("udp://"):
         raise ValueError("expected udp://HOST:PORT")
     endpoint = parse_endpoint(text.removeprefix("udp://"))
+    if endpoint.port == 0:
+        raise ValueError("expected a port from 1 to 65535")
     if not isinstance(endpoint.host, str):
         return Player(socket.AF_INET if endpoint.host.version == 4 else socket.AF_INET6, to_sockaddr(endpoint))
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise ValueError(f"{endpoint.host}: {error.strerror}") from None
+    except UnicodeError:
+        raise ValueError(f"{endpoint.host} is no name that could be looked up") from None
     return Player(found[0][0], found[0][4])

@@ -24,4 +24,4 @@ def _ask_password(name: str) -> str:
     if sys.stdin.isatty():
         answer: str = typer.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True)
         return answer
-    return sys.stdin.readline().rstrip("\n")
+    return sys.stdin.readline().rstrip("\r\n")

@@ -148,6 +148,8 @@ class ServerConnection(Stream):
 
     def choose_method(self, method: Method) -> None:
         steps = {Method.NONE: Step.METHOD_NONE, Method.USERPASS: Step.METHOD_USERPASS}
+        if method not in steps:
+            raise LocalError(f"method {method.name} cannot be chosen")
         self._move(steps[method])
         self._outgoing += MethodChoice(method).encode()
 

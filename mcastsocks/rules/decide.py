@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mcastsocks.address import IPAddress
-from mcastsocks.rules.model import Action, IPNetwork, PortRange, Rule
+from mcastsocks.rules.model import GROUP_ACTIONS, Action, IPNetwork, PortRange, Rule
 from mcastsocks.rules.protected import Protected, never_crosses
 
 DEFAULT = "default"
@@ -67,10 +67,16 @@ class _Compiled:
             return False
         if self.clients is not None and not _within(query.client, self.clients):
             return False
-        if self.ports is not None and not any(low <= query.port <= high for low, high in self.ports):
+        if self.ports is not None and not self._covers(query.port, self.ports):
             return False
-        is_group = query.action in (Action.RECEIVE_GROUP, Action.SEND_GROUP)
+        is_group = query.action in GROUP_ACTIONS
         return self._reaches(query, self.groups if is_group else self.destinations, is_group, protected)
+
+    def _covers(self, port: int, ranges: Iterable[PortRange]) -> bool:
+        """Any port (0) is allowed only by a rule for all of them, and denied by a rule for one of them."""
+        if port == 0:
+            return not self.verdict.allowed or (1, 65_535) in ranges
+        return any(low <= port <= high for low, high in ranges)
 
     def _reaches(
         self, query: Query, networks: tuple[IPNetwork, ...] | None, is_group: bool, protected: Sequence[IPNetwork]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -26,18 +26,29 @@ class Action(StrEnum):
     BIND = "bind"
 
 
-def _network(value: Any) -> IPNetwork:
+GROUP_ACTIONS = (Action.RECEIVE_GROUP, Action.SEND_GROUP)
+"""What `groups` speaks of; `to` speaks of the others."""
+
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_EXPECTED_NETWORK = "expected an address or a network like 192.0.2.0/24 or 2001:db8::/32"
+
+
+def _network(value: Any, expected: str = _EXPECTED_NETWORK) -> IPNetwork:
     try:
-        return ip_network(value)
+        network = ip_network(value if isinstance(value, str) else "")  # it would take 5 for 0.0.0.5
     except ValueError as error:
         if "host bits" in str(error):
             wanted = ip_network(value, strict=False)
             raise ValueError(f"the address has bits behind the prefix: expected {wanted}") from None
-        raise ValueError("expected an address or a network like 192.0.2.0/24 or 2001:db8::/32") from None
+        raise ValueError(expected) from None
+    if network.version == 6 and network.subnet_of(_MAPPED):  # what is asked for is unmapped before it is judged
+        raise ValueError("expected an IPv4 network written as one, like 192.0.2.0/24")
+    return network
 
 
 def _group_network(value: Any) -> IPNetwork:
-    network = _network(value)
+    network = _network(value, "expected groups: an address or a network like 239.1.0.0/16 or ff15::/16")
     if not network.is_multicast:
         raise ValueError("expected groups: a network within 224.0.0.0/4 or ff00::/8")
     return network
@@ -49,15 +60,14 @@ _NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](
 def _destination(value: Any) -> IPNetwork | str:
     if isinstance(value, str) and _NAME.fullmatch(value) and not value.replace(".", "").isdigit():
         return value.lower().rstrip(".")
-    network = _network(value)
+    network = _network(value, f"{_EXPECTED_NETWORK}, or a name like host.example or *.example")
     if network.is_multicast:
         raise ValueError("groups belong under 'groups'; 'to' speaks of unicast destinations")
     return network
 
 
-def _ports(value: Any) -> list[PortRange]:
-    items = value if isinstance(value, list) else [value]
-    return [_port_range(item) for item in items]
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
 
 
 def _port_range(value: Any) -> PortRange:
@@ -83,6 +93,11 @@ def _name(value: Any) -> str:
 Clients = Annotated[IPNetwork, BeforeValidator(_network)]
 Groups = Annotated[IPNetwork, BeforeValidator(_group_network)]
 Destination = Annotated[IPNetwork | str, BeforeValidator(_destination)]
+Ports = Annotated[PortRange, BeforeValidator(_port_range)]
+
+_Item = TypeVar("_Item")
+Some = Annotated[list[_Item], Field(min_length=1)]
+"""No item would match nothing, where no list matches anything: too easily mixed up."""
 
 
 class Rule(Settings):
@@ -90,11 +105,11 @@ class Rule(Settings):
 
     name: Annotated[str, BeforeValidator(_name)]
     allow: bool
-    users: list[str] | None = None
-    clients: list[Clients] | None = None
-    do: list[Action] | None = None
-    groups: list[Groups] | None = None
-    to: list[Destination] | None = None
-    ports: Annotated[list[PortRange] | None, BeforeValidator(_ports)] = None
+    users: Some[str] | None = None
+    clients: Some[Clients] | None = None
+    do: Some[Annotated[Action, Field(strict=False)]] | None = None
+    groups: Some[Groups] | None = None
+    to: Some[Destination] | None = None
+    ports: Annotated[Some[Ports] | None, BeforeValidator(_as_list)] = None
     max_ttl: Annotated[int, Field(ge=1, le=255)] = 255
-    modes: Annotated[list[Literal["mu"]], Field(min_length=1)] = ["mu"]
+    modes: Some[Literal["mu"]] = ["mu"]

@@ -6,16 +6,17 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tomlkit
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError
 from argon2.low_level import Type
 from pydantic import AfterValidator, model_validator
+from tomlkit.items import InlineTable
 
 from mcastsocks.errors import ConfigError
-from mcastsocks.settings import Settings, load
+from mcastsocks.settings import Settings, load, problems
 
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 HASHER = PasswordHasher()
@@ -45,15 +46,20 @@ class User(Settings):
 class Users(Settings):
     """Hashes by name, names by team."""
 
+    holds_secrets: ClassVar[bool] = True
     users: dict[Annotated[str, AfterValidator(check_user_name)], User] = {}
     teams: dict[str, list[str]] = {}
 
     @model_validator(mode="after")
     def _teams_name_users(self) -> Users:
-        for team, members in self.teams.items():
-            for member in members:
-                if member not in self.users:
-                    raise ValueError(f"team {team!r} names {member!r}, who is not among the users")
+        strangers = [
+            (("teams", team, index), f"no user {member!r} in this file")
+            for team, members in self.teams.items()
+            for index, member in enumerate(members)
+            if member not in self.users
+        ]
+        if strangers:
+            raise problems(*strangers)
         return self
 
 
@@ -81,19 +87,22 @@ def set_password(path: Path, name: str, password: str) -> bool:
     users: Any = document.setdefault("users", tomlkit.table(is_super_table=True))
     new = name not in users
     if new:
-        users[name] = tomlkit.table()
+        users[name] = tomlkit.inline_table() if isinstance(users, InlineTable) else tomlkit.table()
     users[name]["password"] = HASHER.hash(password)
     _replace(path, tomlkit.dumps(document))
     return new
 
 
 def _replace(path: Path, text: str) -> None:
+    path = path.resolve()  # a link stays one
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if path.exists():  # root edits, the relay's own user reads
+                os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

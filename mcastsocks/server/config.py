@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mcastsocks import settings
-from mcastsocks.address import Endpoint, IPAddress, parse_endpoint
+from mcastsocks.address import UNSPECIFIED_V4, Endpoint, IPAddress, parse_endpoint
 from mcastsocks.errors import ConfigError
 from mcastsocks.rules.model import Rule
 from mcastsocks.rules.users import Users, load_users
-from mcastsocks.settings import Settings
+from mcastsocks.settings import Location, Places, Settings, problems
 
 DEFAULT_PORT = 1080
 
@@ -62,9 +62,12 @@ def _address_or_empty(value: Any) -> IPAddress | None:
     if value in ("", None):
         return None
     try:
-        return ip_address(value)
+        address = ip_address(value if isinstance(value, str) else "")  # it would take 5 for 0.0.0.5
     except ValueError:
-        raise ValueError("expected an address that clients reach the relay by, or nothing") from None
+        address = UNSPECIFIED_V4
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError("expected an address that clients reach the relay by, or nothing")
+    return address
 
 
 def _not_empty(value: str) -> str:
@@ -92,12 +95,13 @@ class OutsideSettings(Settings):
 
 class Auth(Settings):
     methods: Annotated[list[Literal["none", "userpass"]], Field(min_length=1)] = ["userpass"]
-    users: Path | None = None
+    users: Annotated[Path, Field(strict=False)] | None = None
 
     @model_validator(mode="after")
     def _userpass_needs_users(self) -> Auth:
         if "userpass" in self.methods and self.users is None:
-            raise ValueError('method "userpass" needs users = "FILE"; \'mcastsocks user add NAME\' writes it')
+            why = 'method "userpass" needs users = "FILE"; \'mcastsocks user add NAME\' writes it'
+            raise problems((("users",), why))
         return self
 
 
@@ -140,9 +144,14 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _rule_names_are_unique(self) -> Config:
-        names = [rule.name for rule in self.rules]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two rules are called {min(twice)!r}; records name rules, so names must differ")
+        first: dict[str, int] = {}
+        again = [
+            (("rules", index, "name"), f"rules[{first[rule.name]}] is called {rule.name!r} too; records name rules")
+            for index, rule in enumerate(self.rules)
+            if first.setdefault(rule.name, index) != index
+        ]
+        if again:
+            raise problems(*again)
         return self
 
 
@@ -153,26 +162,34 @@ class Loaded:
     config: Config
     users: Users
     source: str
+    text: str = ""
+
+    def error(self, *problems: tuple[Location, str]) -> ConfigError:
+        """For problems that show only on this host or beside another file."""
+        places = Places(self.text, self.source)
+        return ConfigError(*(f"{places[location]}: {why}" for location, why in problems))
 
 
 def load_config(path: Path | None) -> Loaded:
     """Read a file, or the embedded default for None. Raises ConfigError with a line for each problem."""
-    if path is None:
-        config = settings.parse(EMBEDDED_DEFAULT, Config, "embedded default")
-        return Loaded(config, Users(), "embedded default")
-    config = settings.load(path, Config)
-    users = load_users(path.parent / config.auth.users) if config.auth.users is not None else Users()
-    _check_rule_users(path, config, users)
-    return Loaded(config, users, str(path))
+    text = EMBEDDED_DEFAULT if path is None else settings.read(path)
+    source = "embedded default" if path is None else str(path)
+    loaded = Loaded(settings.parse(text, Config, source), Users(), source, text)
+    if path is not None and loaded.config.auth.users is not None:
+        file = path.parent / loaded.config.auth.users
+        if not file.exists():
+            raise loaded.error((("auth", "users"), f"no file {file}; 'mcastsocks user add NAME -f {file}' writes it"))
+        loaded = replace(loaded, users=load_users(file))
+    _check_rule_users(loaded)
+    return loaded
 
 
-def _check_rule_users(path: Path, config: Config, users: Users) -> None:
-    problems = []
-    for index, rule in enumerate(config.rules):
-        for user in rule.users or ():
-            if user.startswith("@") and user[1:] not in users.teams:
-                problems.append(f"{path}: rules[{index}].users: no team {user[1:]!r} in the users file")
-            elif not user.startswith("@") and user not in users.users:
-                problems.append(f"{path}: rules[{index}].users: no user {user!r} in the users file")
-    if problems:
-        raise ConfigError(*problems)
+def _check_rule_users(loaded: Loaded) -> None:
+    strangers = [
+        (("rules", number, "users", index), f"{user!r} is not in the users file")
+        for number, rule in enumerate(loaded.config.rules)
+        for index, user in enumerate(rule.users or ())
+        if user not in loaded.users.users and user[1:] not in (loaded.users.teams if user.startswith("@") else ())
+    ]
+    if strangers:
+        raise loaded.error(*strangers)

@@ -11,6 +11,7 @@ from mcastsocks.address import IPAddress
 from mcastsocks.errors import ConfigError
 from mcastsocks.planes.interface import Outside
 from mcastsocks.rules.model import IPNetwork
+from mcastsocks.server.config import Loaded
 
 _FAMILIES = {4: netifaces.AF_INET, 6: netifaces.AF_INET6}
 
@@ -64,18 +65,24 @@ def find_outside(wanted: str) -> Outside:
         try:
             chosen = ip_address(wanted)
         except ValueError:
-            raise ConfigError(
-                f"outside.interface: no interface {wanted!r} here; there are {', '.join(names)}"
-            ) from None
+            raise ConfigError(f"no interface {wanted!r} here; there are {', '.join(names)}") from None
         name = next((each for each in names if chosen in addresses_of(each, chosen.version)), "")
         if not name:
-            raise ConfigError(f"outside.interface: no interface has the address {chosen}")
+            raise ConfigError(f"no interface here has the address {chosen}")
     ipv4, ipv6 = (_speaking_address(name, version, chosen) for version in (4, 6))
     if ipv4 is None and ipv6 is None:
-        raise ConfigError(f"outside.interface: {name} has no address yet; give it one first")
+        raise ConfigError(f"{name} has no address yet; give it one first")
     assert isinstance(ipv4, IPv4Address | None)
     assert isinstance(ipv6, IPv6Address | None)
     return Outside(name, socket.if_nametoindex(name), ipv4, ipv6)
+
+
+def configured_outside(loaded: Loaded) -> Outside:
+    """The same for a configuration, with the place in it."""
+    try:
+        return find_outside(loaded.config.outside.interface)
+    except ConfigError as error:
+        raise loaded.error((("outside", "interface"), str(error))) from None
 
 
 def _speaking_address(name: str, version: int, chosen: IPAddress | None) -> IPAddress | None:

@@ -8,22 +8,29 @@ import re
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
 Value = str | int | float | bool | None
-_PLAIN = re.compile(r"[^\s\"=\\]+")
+_Record = tuple[datetime, str, Mapping[str, Value]]
+_PLAIN = re.compile(r"[!-~]+")
+_QUOTED = re.compile(r"[\"=\\]")
 _QUEUED = 100_000
+_CLOSE_S = 5.0
 
 
 def as_keyvalue(time: datetime, event: str, fields: Mapping[str, Value]) -> str:
-    """`TIME event key=value …`; a value with a space, quote or backslash is written as a JSON string."""
+    """`TIME event key=value …`; a value with anything that could be misread is written as a JSON string.
+
+    Both formats are ASCII: no stream fails to encode it, and no terminal acts on it.
+    """
     pairs = (f"{key}={_plain(value)}" for key, value in fields.items())
     return " ".join((_stamp(time), event, *pairs))
 
 
 def as_json(time: datetime, event: str, fields: Mapping[str, Value]) -> str:
-    return json.dumps({"time": _stamp(time), "event": event, **fields}, ensure_ascii=False)
+    return json.dumps({"time": _stamp(time), "event": event, **fields})
 
 
 FORMATS = {"keyvalue": as_keyvalue, "json": as_json}
@@ -38,7 +45,7 @@ class Records:
     def __init__(self, format: str = "keyvalue", stream: TextIO | None = None) -> None:
         self._format = FORMATS[format]
         self._stream = stream or sys.stdout
-        self._queue: queue.Queue[tuple[datetime, str, Mapping[str, Value]] | None] = queue.Queue(_QUEUED)
+        self._queue: queue.Queue[_Record | None] = queue.Queue(_QUEUED)
         self._lost = 0
         self._thread = threading.Thread(target=self._write_all, name="records", daemon=True)
         self._thread.start()
@@ -48,7 +55,7 @@ class Records:
         present = {key: value for key, value in fields.items() if value is not None}
         try:
             if self._lost:
-                self._queue.put_nowait((datetime.now(UTC), "records-lost", {"records": self._lost}))
+                self._queue.put_nowait(self._lost_record())
                 self._lost = 0
             self._queue.put_nowait((datetime.now(UTC), event, present))
         except queue.Full:
@@ -56,8 +63,14 @@ class Records:
 
     def close(self) -> None:
         """Write what is left, for a few seconds at most."""
-        self._queue.put(None)
-        self._thread.join(timeout=5)
+        with suppress(queue.Full):
+            if self._lost:
+                self._queue.put(self._lost_record(), timeout=_CLOSE_S)
+            self._queue.put(None, timeout=_CLOSE_S)
+            self._thread.join(timeout=_CLOSE_S)
+
+    def _lost_record(self) -> _Record:
+        return datetime.now(UTC), "records-lost", {"records": self._lost}
 
     def _write_all(self) -> None:
         try:
@@ -77,4 +90,4 @@ def _stamp(time: datetime) -> str:
 
 def _plain(value: Value) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if _PLAIN.fullmatch(text) and text.isprintable() else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) and not _QUOTED.search(text) else json.dumps(text)

@@ -6,10 +6,10 @@ import asyncio
 import itertools
 import signal
 import socket
-from contextlib import suppress
+from functools import partial
 
 import mcastsocks
-from mcastsocks.address import Endpoint, from_sockaddr
+from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
 from mcastsocks.errors import ConfigError
 from mcastsocks.planes.interface import Outside
 from mcastsocks.planes.portable import PortablePlane
@@ -34,7 +34,8 @@ class Relay:
         config = loaded.config
         self.source = loaded.source
         self.config = config
-        self.outside: Outside = interfaces.find_outside(config.outside.interface)
+        self._loaded = loaded
+        self.outside: Outside = interfaces.configured_outside(loaded)
         self.descriptors = descriptors.claim(config.limits)
         limits = config.limits
         listen = [endpoint.address for endpoint in config.inside.listen]
@@ -55,19 +56,24 @@ class Relay:
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: set[asyncio.Task[None]] = set()
+        self._started = False
+        self._stopped = asyncio.Event()
 
     @property
     def plane_name(self) -> str:
         return self._services.plane.name
 
     def start(self) -> None:
-        """Listen. TCP first: a relay that runs already is found there."""
-        for endpoint in self.config.inside.listen:
-            listener = Listener(endpoint, self.config.limits.dead_client_s, self._accepted)
-            self._listeners.append(listener)
-            for inside in _inside_endpoints(endpoint):
-                self._open_inside(inside)
-            self._tasks.add(asyncio.create_task(listener.run()))
+        """Listen. TCP first: a relay that runs already is found there. Signals are heeded from here on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stopped.set)
+        loop.add_signal_handler(signal.SIGUSR1, self.record_counters)
+        for index, endpoint in enumerate(self.config.inside.listen):
+            try:
+                self._listen(endpoint)
+            except ConfigError as error:
+                raise self._loaded.error((("inside", "listen", index), str(error))) from None
         self._services.records.write(
             "relay-start",
             version=mcastsocks.__version__,
@@ -76,16 +82,12 @@ class Relay:
             outside=self.outside.name,
             plane=self.plane_name,
         )
+        self._started = True
 
     async def serve(self) -> None:
         """Until SIGTERM, SIGINT or SIGHUP; SIGUSR1 writes the counters."""
-        loop = asyncio.get_running_loop()
-        stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, stopped.set)
-        loop.add_signal_handler(signal.SIGUSR1, self.record_counters)
         try:
-            await stopped.wait()
+            await self._stopped.wait()
         finally:
             await self.stop()
 
@@ -93,16 +95,17 @@ class Relay:
         """Release everything, leave every group, say goodbye in the record."""
         for listener in self._listeners:
             listener.close()
-        for task in (*self._tasks, *self._sessions):
+        tasks = (*self._tasks, *self._sessions)
+        for task in tasks:
             task.cancel()
-        for task in (*self._tasks, *self._sessions):
-            with suppress(asyncio.CancelledError):
-                await task
-        self.record_counters()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._started:
+            self.record_counters()
         self._services.plane.close()
         self._services.passwords.close()
         self._services.resolver.close()
-        self._services.records.write("relay-end")
+        if self._started:
+            self._services.records.write("relay-end")
         self._services.records.close()
 
     def record_counters(self) -> None:
@@ -116,6 +119,13 @@ class Relay:
             **services.plane.counters().as_dict(),
         )
 
+    def _listen(self, endpoint: Endpoint) -> None:
+        listener = Listener(endpoint, self.config.limits.dead_client_s, self._accepted)
+        self._listeners.append(listener)
+        for inside in _inside_endpoints(endpoint):
+            self._open_inside(inside)
+        self._tasks.add(asyncio.create_task(listener.run()))
+
     def _open_inside(self, endpoint: Endpoint) -> None:
         try:
             self._services.plane.open_inside(endpoint)
@@ -125,30 +135,31 @@ class Relay:
     def _accepted(self, sock: socket.socket) -> None:
         connections = self._services.connections
         try:
-            client = from_sockaddr(sock.getpeername()).address
+            peer: SockAddr = sock.getpeername()  # asked now: it cannot be had any more when the client has gone
         except OSError:
             sock.close()
             return
         if connections.overrun:
             sock.close()
             return
-        full = connections.open(client)
-        task = asyncio.create_task(self._run_session(sock, full))
+        full = connections.open(from_sockaddr(peer).address)
+        task = asyncio.create_task(self._run_session(sock, peer, full))
         self._sessions.add(task)
-        task.add_done_callback(self._session_done)
+        task.add_done_callback(partial(self._session_done, sock))
 
-    def _session_done(self, task: asyncio.Task[None]) -> None:
+    def _session_done(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
         self._sessions.discard(task)
+        sock.close()  # the session did, unless it was cancelled before it began
         if not task.cancelled() and (defect := task.exception()) is not None:
             self._services.records.write("defect", why=f"{type(defect).__name__}: {defect}")
             asyncio.get_running_loop().call_exception_handler({"message": "session", "exception": defect})
 
-    async def _run_session(self, sock: socket.socket, full: str | None) -> None:
+    async def _run_session(self, sock: socket.socket, peer: SockAddr, full: str | None) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
         transport, protocol = await loop.connect_accepted_socket(lambda: asyncio.StreamReaderProtocol(reader), sock)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        await Session(self._services, next(self._numbers), reader, writer, full).run()
+        await Session(self._services, next(self._numbers), reader, writer, peer, full).run()
 
 
 def _inside_endpoints(listen: Endpoint) -> list[Endpoint]:

@@ -38,6 +38,8 @@ class Resolver:
             raise ResolveError(f"{name} did not resolve within {self._timeout_s:g} s") from None
         except OSError as error:
             raise ResolveError(f"{name}: {error.strerror}") from None
+        except UnicodeError:  # an empty label, or one of more than 63 octets
+            raise ResolveError(f"{name} is no name that could be looked up") from None
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mcastsocks.address import IPAddress
 from mcastsocks.planes.interface import Plane
 from mcastsocks.rules.decide import Ruleset
 from mcastsocks.server.auth.userpass import PasswordCheck
@@ -25,4 +24,3 @@ class Services:
     resolver: Resolver
     records: Records
     connections: Connections
-    advertise: IPAddress | None = field(default=None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from typing import NoReturn
 
-from mcastsocks.address import Endpoint, from_sockaddr
+from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
 from mcastsocks.errors import McastsocksError, WireError
 from mcastsocks.protocol.server import (
     ControlRequested,
@@ -24,13 +25,16 @@ from mcastsocks.server.services import Services
 from mcastsocks.tables.associations import Channel
 from mcastsocks.wire.control import ControlReply
 from mcastsocks.wire.replies import ReplyCode
-from mcastsocks.wire.socks5 import Command, Method
+from mcastsocks.wire.socks5 import Command, Method, Request
 
 _READ_OCTETS = 4096
 """Some 150 requests: as many as are answered before others, and datagrams, get their turn."""
 
 _GOODBYE_S = 5
 """RFC 1928 §6 wants a connection closed within 10 s of a failure."""
+
+_DEAD = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+"""What the kernel reports of a client that answers nothing: the time-out, or the last ICMP or ARP failure before it."""
 
 _DATAGRAM_ACTIONS = frozenset((Action.UDP, Action.RECEIVE_GROUP, Action.SEND_GROUP))
 _METHODS = {"none": Method.NONE, "userpass": Method.USERPASS}
@@ -50,12 +54,13 @@ class Session:
         number: int,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        peer: SockAddr,
         full: str | None,
     ) -> None:
         self._services, self._number = services, number
         self._reader, self._writer = reader, writer
-        self._full = full
-        self._client = from_sockaddr(writer.get_extra_info("peername"))
+        self._peer, self._full = peer, full
+        self._client = from_sockaddr(peer)
         self._machine = ServerConnection(time.monotonic(), services.config.limits.handshake_timeout_s)
         self._user: str | None = None
         self._account: str | None = None
@@ -75,10 +80,8 @@ class Session:
                 self._refused(reason)
         except ConnectionError:
             reason = "connection reset"
-        except TimeoutError:
-            reason = "client dead"
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = "client dead" if error.errno in _DEAD else error.strerror or str(error)
         finally:
             await self._end(reason)
 
@@ -90,7 +93,7 @@ class Session:
                 while self._machine.state is not State.ENHANCED:
                     await self._negotiate(await self._next_event())
         except TimeoutError:
-            raise SessionEnded("handshake timeout") from None
+            self._refuse("handshake timeout")
         while True:
             match await self._next_event():
                 case ControlRequested(request):
@@ -139,7 +142,7 @@ class Session:
                 if not self._services.rules.may_ever(self._user, self._client.address, _DATAGRAM_ACTIONS):
                     self._machine.fail_request(request, ReplyCode.NOT_ALLOWED)
                     self._refuse("no rule allows this client any datagrams or groups")
-                self._open_channel(account)
+                self._open_channel(request, account)
                 self._machine.enter_enhanced()
 
     def _choose_method(self, methods: tuple[int, ...]) -> None:
@@ -154,19 +157,19 @@ class Session:
         self._machine.refuse_methods()
         self._refuse("no common authentication method")
 
-    def _open_channel(self, account: str) -> None:
+    def _open_channel(self, request: Request, account: str) -> None:
         services, sockname = self._services, self._writer.get_extra_info("sockname")
         inside = from_sockaddr(sockname)
         zone = sockname[3] if len(sockname) == 4 else 0
         try:
             services.plane.open_inside(inside, zone)
         except OSError as error:
-            raise SessionEnded(f"no UDP socket on {inside}: {error.strerror}") from None
+            self._machine.fail_request(request, ReplyCode.GENERAL_FAILURE)
+            self._refuse(f"no UDP socket on {inside}: {error.strerror}")
         advertise = services.config.inside.advertise
         usable = advertise is not None and advertise.version == inside.address.version
         relay = Endpoint(advertise, inside.port) if advertise is not None and usable else inside
-        peer = self._writer.get_extra_info("peername")
-        channel = Channel(self._number, account, self._client.address, peer, inside, relay)
+        channel = Channel(self._number, account, self._client.address, self._peer, inside, relay)
         self._channel = ControlChannel(services, channel, self._user, self._answer)
         self._services.records.write(
             "session-start", session=self._number, user=self._user, client=str(self._client), relay=str(inside)

@@ -6,6 +6,8 @@ from array import array
 from collections import deque
 from random import Random, SystemRandom
 
+from mcastsocks.errors import LocalError
+
 AID_BITS = 32
 
 
@@ -24,9 +26,11 @@ class AidPool:
         self._resting: deque[int] = deque()
 
     def draw(self) -> int:
-        """A new AID. Raises IndexError when every slot is in use, which limits prevent."""
+        """A new AID. Raises LocalError when every slot is in use, which limits prevent."""
         if not self._fresh:
             self._wake_older_half()
+        if not self._fresh:
+            raise LocalError("every AID is in use")
         fresh = self._fresh
         index = self._random.randrange(len(fresh))
         slot, fresh[index] = fresh[index], fresh[-1]

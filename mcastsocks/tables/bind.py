@@ -21,12 +21,12 @@ from mcastsocks.tables.associations import Association, AssociationTable, Channe
 from mcastsocks.tables.changes import AddEntry, AddReceiver, Change, Failed, RemoveEntry, Result
 from mcastsocks.tables.requests import Outcome, Refusal, change_of, entry_of, flaw_of_ttl, refuse
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Flags
-from mcastsocks.wire.options import OptionType
 from mcastsocks.wire.replies import ReplyCode, of_errno
 
 _TRANSPORTS = Flags.UDP_UNICAST | Flags.UDP_MULTICAST
 _MODES = Flags.MU_MODE | Flags.MM_MODE
-_SUPPORTED = BOTH_DIRECTIONS | _TRANSPORTS | _MODES | Flags.EXTENDED
+_PREFERENCES = _MODES | Flags.UDP_UNICAST  # next to UDP-MULTICAST the latter is a wish for MU
+_SUPPORTED = BOTH_DIRECTIONS | _TRANSPORTS | _MODES
 _SOURCE_SPECIFIC_V4 = ip_network("232.0.0.0/8")
 _SOURCE_SPECIFIC_V6 = IPv6Network("ff30::/12")  # RFC 4607: ff3x::/32, whatever the scope x
 
@@ -80,7 +80,7 @@ def examine_bind(table: AssociationTable, channel: Channel, request: ControlRequ
     """The checks that need nothing but the request and the table."""
     association = table.get(request.aid, channel) if request.aid else None
     if flaw := _flaw_of_flags(request):
-        return refuse(request, ReplyCode.GENERAL_FAILURE, flaw, request.flags & _SUPPORTED)
+        return refuse(request, ReplyCode.GENERAL_FAILURE, flaw, _workable(request.flags))
     if request.aid and association is None:
         return refuse(request, ReplyCode.BAD_ASSOCIATION, f"no association {request.aid:08x} on this channel")
     if request.fault is not None:
@@ -131,7 +131,7 @@ def plan_bind(
         if full := table.full_for(channel, target):
             return refuse(request, ReplyCode.GENERAL_FAILURE, full)
         association = table.open(channel, inquiry.local, inquiry.remote, target, now)
-    ttl = request.ttl if Flags.SEND_TO in inquiry.directions else association.ttl
+    ttl = request.ttl if inquiry.multicast and sending is not None else association.ttl
     rules = tuple(dict.fromkeys(verdict.rule for verdict in verdicts.values()))
     changes = _bind_changes(association, association.directions | inquiry.directions, ttl)
     return Plan(inquiry, association, ttl, max_ttl or association.max_ttl, rules, changes)
@@ -155,8 +155,6 @@ def conclude_bind(
     association.ttl, association.max_ttl = plan.ttl, plan.max_ttl
     association.rules = list(dict.fromkeys((*association.rules, *plan.rules)))
     granted = plan.inquiry.directions | _granted_transport(request.flags)
-    if request.flags & Flags.EXTENDED:
-        granted |= Flags.EXTENDED
     remote = association.target if association.is_group else association.outside
     reply = ControlReply(ReplyCode.SUCCEEDED, request.tid, association.aid, granted, association.channel.relay, remote)
     return Outcome(reply, association, opened=opened), ()
@@ -166,7 +164,8 @@ def _plain(endpoint: Endpoint | None) -> Endpoint | None:
     """A block for comparing: unmapped; None when it is unused, written with ATYP 00 or as 0.0.0.0:0."""
     if endpoint is None or isinstance(endpoint.host, str):
         return endpoint
-    return unmapped_endpoint(endpoint) if endpoint.port or not endpoint.host.is_unspecified else None
+    endpoint = unmapped_endpoint(endpoint)
+    return endpoint if endpoint.port or not endpoint.address.is_unspecified else None
 
 
 def _flaw_of_flags(request: ControlRequest) -> str | None:
@@ -182,15 +181,22 @@ def _flaw_of_flags(request: ControlRequest) -> str | None:
         return "MM-MODE with TCP-ENCAPSULATED"
     if flags & _MODES and not multicast:
         return "a mode without UDP-MULTICAST"
+    if flags & _PREFERENCES == Flags.MM_MODE:
+        return "MM-MODE is not supported here"
     if not (unicast or encapsulated or multicast):
         return "no transport: none of UDP-UNICAST, TCP-ENCAPSULATED, UDP-MULTICAST"
     if unknown := flags & ~_SUPPORTED:
         return f"FLAGS X'{unknown:04x}' are not supported here"
-    if request.fault is not None and request.fault.reply == ReplyCode.GENERAL_FAILURE:
-        return str(request.fault)
-    if request.options:
-        return f"option {OptionType(request.options[0].kind).name} is not supported here"
     return None
+
+
+def _workable(flags: int) -> int:
+    """FLAGS of a refusal for its flags: those bits asked that would have worked."""
+    if not flags & Flags.UDP_MULTICAST:
+        flags &= ~_MODES
+    elif flags & _PREFERENCES == Flags.MM_MODE:
+        flags &= ~Flags.MM_MODE
+    return flags & _SUPPORTED
 
 
 def _flaw_of_group(address: IPAddress, flags: int) -> str | None:
@@ -218,7 +224,7 @@ def _possible(request: ControlRequest, directions: Flags) -> int:
 
 
 def _granted_transport(flags: int) -> Flags:
-    """The transport as asked; for groups the mode that was chosen, MU (a preference for MM cannot be met)."""
+    """The transport as asked; for groups the mode that was chosen, which is always MU."""
     return Flags.UDP_MULTICAST | Flags.MU_MODE if flags & Flags.UDP_MULTICAST else Flags.UDP_UNICAST
 
 

@@ -18,8 +18,7 @@ from mcastsocks.tables.changes import (
     Traffic,
 )
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Flags, UdpCommand
-from mcastsocks.wire.options import reason
-from mcastsocks.wire.replies import ReplyCode, meaning
+from mcastsocks.wire.replies import ReplyCode
 
 _TTL_MAX = 255
 
@@ -45,16 +44,14 @@ class Outcome:
 def refuse(request: ControlRequest, code: ReplyCode, why: str, flags: int = 0) -> Refusal:
     """A failure reply.
 
-    RELEASE echoes its FLAGS, and both it and SET TTL their AID; of a BIND everything behind TID is zero, FLAGS say
-    what could have been met, and a REASON follows when the client knows of options.
+    RELEASE echoes its FLAGS, and both it and SET TTL their AID; of a BIND everything behind TID is zero, and FLAGS
+    say what could have been met.
     """
     if request.command == UdpCommand.RELEASE:
         return Refusal(ControlReply(code, request.tid, request.aid, request.flags), why)
     if request.command == UdpCommand.SET_TTL:
         return Refusal(ControlReply(code, request.tid, request.aid), why)
-    extended = request.flags & Flags.EXTENDED
-    options = (reason(f"{meaning(code)}: {why}"),) if extended else ()
-    return Refusal(ControlReply(code, request.tid, flags=flags & ~Flags.EXTENDED | extended, options=options), why)
+    return Refusal(ControlReply(code, request.tid, flags=flags), why)
 
 
 def flaw_of_ttl(ttl: int, max_ttl: int) -> str | None:

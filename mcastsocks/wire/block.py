@@ -28,11 +28,10 @@ class AddressType(IntEnum):
 _WIDTH = {AddressType.UNUSED: 4, AddressType.IPV4: 4, AddressType.IPV6: 16}
 
 
-def parse_block(octets: Octets, offset: int = 0) -> tuple[Endpoint | None, int]:
-    """The endpoint at `offset` and the offset behind it; None for an unused block (ATYP 00, all zero).
+def block_end(octets: Octets, offset: int = 0) -> int:
+    """The offset behind the block at `offset`, whatever its content.
 
-    Raises Truncated when the octets end inside the block, and WireError with reply 08 for an unknown ATYP or
-    an ATYP 00 with content, 09 for a name that is empty or cannot be one.
+    Raises Truncated when the octets end inside the block, WireError with reply 08 for an unknown ATYP.
     """
     if offset >= len(octets):
         raise Truncated("an address block is missing")
@@ -40,25 +39,36 @@ def parse_block(octets: Octets, offset: int = 0) -> tuple[Endpoint | None, int]:
     if kind == AddressType.NAME:
         if offset + 1 >= len(octets):
             raise Truncated("a name without its length")
-        start, width = offset + 2, octets[offset + 1]
+        end = offset + 2 + octets[offset + 1] + _PORT.size
     elif kind in _WIDTH:
-        start, width = offset + 1, _WIDTH[AddressType(kind)]
+        end = offset + 1 + _WIDTH[AddressType(kind)] + _PORT.size
     else:
         raise WireError(f"unknown address type X'{kind:02x}'", ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED)
-    end = start + width
-    if end + 2 > len(octets):
+    if end > len(octets):
         raise Truncated("an address block is cut short")
-    raw = bytes(octets[start:end])
-    port = _PORT.unpack_from(octets, end)[0]
+    return end
+
+
+def parse_block(octets: Octets, offset: int = 0) -> tuple[Endpoint | None, int]:
+    """The endpoint at `offset` and the offset behind it; None for an unused block (ATYP 00, all zero).
+
+    Raises what block_end raises, and WireError with reply 08 for an ATYP 00 with content, 09 for a name that is
+    empty or cannot be one.
+    """
+    end = block_end(octets, offset)
+    kind = octets[offset]
+    start = offset + (2 if kind == AddressType.NAME else 1)
+    raw = bytes(octets[start : end - _PORT.size])
+    port = _PORT.unpack_from(octets, end - _PORT.size)[0]
     if kind == AddressType.IPV4:
-        return Endpoint(IPv4Address(raw), port), end + 2
+        return Endpoint(IPv4Address(raw), port), end
     if kind == AddressType.IPV6:
-        return Endpoint(IPv6Address(raw), port), end + 2
+        return Endpoint(IPv6Address(raw), port), end
     if kind == AddressType.NAME:
-        return Endpoint(_name(raw), port), end + 2
+        return Endpoint(_name(raw), port), end
     if any(raw) or port:
         raise WireError("address type 00 with content", ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED)
-    return None, end + 2
+    return None, end
 
 
 def encode_block(endpoint: Endpoint | None) -> bytes:

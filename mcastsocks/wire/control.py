@@ -8,8 +8,9 @@ from enum import IntEnum, IntFlag
 
 from mcastsocks.address import Endpoint
 from mcastsocks.errors import Truncated, WireError
-from mcastsocks.wire.block import Octets, encode_block, parse_block
+from mcastsocks.wire.block import AddressType, Octets, block_end, encode_block, parse_block
 from mcastsocks.wire.options import Option, encode_options, parse_options
+from mcastsocks.wire.replies import ReplyCode
 
 _HEAD = struct.Struct("!BH")  # PKT TYPE, SIZE
 _FIXED = struct.Struct("!BHBHBHI")  # PKT TYPE, SIZE, UDPCMD or REPLY, FLAGS, RSVD, TID, AID
@@ -145,32 +146,43 @@ def _parse_request(message: memoryview) -> ControlRequest:
     options: tuple[Option, ...] = ()
     try:
         local, remote, end = _parse_blocks(message)
-        if flags & Flags.EXTENDED:
-            options = parse_options(message[end:], liberal=False)
+        options = _parse_options(message, end, flags, liberal=False)
     except WireError as error:
         if error.reply is None:
             raise
-        fault = error
+        fault = error.with_traceback(None)  # its frames would live, and hold the octets, as long as the request
     return ControlRequest(command, tid, aid, flags, ttl, local, remote, options, fault)
 
 
 def _parse_reply(message: memoryview) -> ControlReply:
     _, _, code, flags, _, tid, aid = _FIXED.unpack_from(message)
     local, remote, end = _parse_blocks(message)
-    options = parse_options(message[end:], liberal=True) if flags & Flags.EXTENDED else ()
-    return ControlReply(code, tid, aid, flags, local, remote, options)
+    return ControlReply(code, tid, aid, flags, local, remote, _parse_options(message, end, flags, liberal=True))
 
 
 def _parse_blocks(message: memoryview) -> tuple[Endpoint | None, Endpoint | None, int]:
-    """LOCAL, REMOTE and the offset behind them. Both or neither: SIZE 13 means that both are unused."""
+    """LOCAL, REMOTE and the offset behind them. Both or neither: SIZE 13 means that both are unused.
+
+    Framing is judged before content, and address types (reply 08) before addresses (09).
+    """
     if len(message) == _FIXED.size:
         return None, None, _FIXED.size
     try:
-        local, end = parse_block(message, _FIXED.size)
-        remote, end = parse_block(message, end)
+        middle = block_end(message, _FIXED.size)
+        end = block_end(message, middle)
     except Truncated as error:
         raise WireError(f"the message ends too early: {error}") from None
-    return local, remote, end
+    if message[_FIXED.size] == AddressType.NAME:
+        raise WireError("LOCAL is a name", ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED)
+    return parse_block(message, _FIXED.size)[0], parse_block(message, middle)[0], end
+
+
+def _parse_options(message: memoryview, end: int, flags: int, *, liberal: bool) -> tuple[Option, ...]:
+    """The options behind REMOTE. The view on them is released even when an error keeps its frames alive."""
+    if not flags & Flags.EXTENDED:
+        return ()
+    with message[end:] as rest:
+        return parse_options(rest, liberal=liberal)
 
 
 def _encode(kind: PacketType, message: ControlRequest | ControlReply, code: int, rsvd: int) -> bytes:

@@ -13,6 +13,7 @@ from mcastsocks.wire.replies import ReplyCode
 _HEAD = struct.Struct("!BH")  # TYPE, LEN
 _SOURCE_WIDTH = {AddressType.IPV4: 4, AddressType.IPV6: 16}
 MAX_SOURCES = 64
+_MAX_REASON_OCTETS = 1024
 
 
 class OptionType(IntEnum):
@@ -73,7 +74,8 @@ def encode_options(options: tuple[Option, ...]) -> bytes:
 
 def reason(text: str) -> Option:
     """A REASON option: one line of UTF-8 that tells a person why a request failed."""
-    return Option(OptionType.REASON, " ".join(text.split()).encode()[:1024])
+    line = " ".join(text.split()).encode()[:_MAX_REASON_OCTETS]
+    return Option(OptionType.REASON, line.decode(errors="ignore").encode())  # no character cut in two
 
 
 def _check_sources(value: bytes) -> None:

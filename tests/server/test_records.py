@@ -1,0 +1,195 @@
+"""One line an event, whatever is in it; and nobody waits for whoever reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcastsocks.server import records
+from mcastsocks.server.records import FORMATS, Records, as_json, as_keyvalue
+
+WHEN = datetime(2030, 1, 2, 3, 4, 5, 678_999, UTC)
+PATIENCE_S = 10
+NASTY = [
+    "a b",
+    "",
+    "a=b",
+    'a"b',
+    "a\\b",
+    "a\nrelay-end",
+    "a\r",
+    "a\x00b",
+    "\x1b[2J",
+    "\x9b2J",
+    "a\u2028b",
+    "a\x85b",
+    "é",
+]
+
+
+def read_keyvalue(line: str) -> dict[str, str]:
+    """Another reading of the format: a value is bare, or a JSON string."""
+    assert re.fullmatch(r'\S+ \S+( [a-z_.-]+=("([^"\\]|\\.)*"|[^\s"=\\]+))*', line), line
+    pairs = re.findall(r' ([a-z_.-]+)=("(?:[^"\\]|\\.)*"|[^\s"=\\]+)', line)
+    return {key: json.loads(value) if value.startswith('"') else value for key, value in pairs}
+
+
+def test_keyvalue_is_a_time_an_event_and_pairs() -> None:
+    line = as_keyvalue(WHEN, "session-end", {"user": "alice", "duration_s": 1.5, "associations": 2, "ok": True})
+    assert line == "2030-01-02T03:04:05.678Z session-end user=alice duration_s=1.5 associations=2 ok=true"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("239.1.2.3:5004", "239.1.2.3:5004"),
+        ("[ff15::1]:5004", "[ff15::1]:5004"),
+        ("receive+send-group", "receive+send-group"),
+        ("two words", '"two words"'),
+        ("", '""'),
+        ('say "no"', r'"say \"no\""'),
+        ("a=b", '"a=b"'),
+        ("a\\b", r'"a\\b"'),
+        ("a\nb", r'"a\nb"'),
+        ("é", r'"\u00e9"'),
+    ],
+)
+def test_keyvalue_quotes_what_could_be_misread(value: str, written: str) -> None:
+    assert as_keyvalue(WHEN, "e", {"k": value}) == f"2030-01-02T03:04:05.678Z e k={written}"
+
+
+def test_json_carries_time_event_and_every_type() -> None:
+    fields: dict[str, records.Value] = {"user": "a b", "octets": 3, "duration_s": 0.5, "ok": False}
+    line = as_json(WHEN, "association-end", fields)
+    assert json.loads(line) == {"time": "2030-01-02T03:04:05.678Z", "event": "association-end", **fields}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("user", NASTY)
+def test_no_user_name_forges_a_line_or_a_field(format: str, user: str) -> None:
+    line = FORMATS[format](WHEN, "refused", {"user": user, "why": "no"})
+    assert line.isascii()
+    assert line.isprintable()
+    assert (json.loads if format == "json" else read_keyvalue)(line).items() >= {"user": user, "why": "no"}.items()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(["user", "why", "drop.runt"]), st.text()))
+def test_any_text_comes_back_from_both_formats(fields: dict[str, Any]) -> None:
+    plain, structured = as_keyvalue(WHEN, "e", fields), as_json(WHEN, "e", fields)
+    assert plain.isascii()
+    assert plain.isprintable()
+    assert read_keyvalue(plain) == fields
+    assert json.loads(structured).items() >= fields.items()
+
+
+def test_fields_that_are_none_are_left_out() -> None:
+    stream = io.StringIO()
+    written = Records("json", stream)
+    written.write("session-start", user=None, session=0, client="")
+    written.close()
+    assert json.loads(stream.getvalue()).keys() == {"time", "event", "session", "client"}
+
+
+def test_records_are_written_in_order_and_before_close_returns() -> None:
+    stream = io.StringIO()
+    written = Records(stream=stream)
+    for number in range(1000):
+        written.write("e", n=number)
+    written.close()
+    assert [line.split(" n=")[1] for line in stream.getvalue().splitlines()] == [str(n) for n in range(1000)]
+
+
+class Stuck(io.StringIO):
+    """Nobody reads it until it is released; `has(n)` waits until n lines were read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.released = threading.Event(), threading.Event()
+        self.count = threading.Semaphore(0)
+
+    def write(self, text: str) -> int:
+        self.entered.set()
+        assert self.released.wait(PATIENCE_S)
+        self.count.release()
+        return super().write(text)
+
+    def has(self, lines: int) -> bool:
+        return all(self.count.acquire(timeout=PATIENCE_S) for _ in range(lines))
+
+    @property
+    def events(self) -> list[tuple[str, int]]:
+        read = map(json.loads, self.getvalue().splitlines())
+        return [(event["event"], event.get("records", event.get("n"))) for event in read]
+
+
+def stuck_with_three_lost(monkeypatch: pytest.MonkeyPatch) -> tuple[Records, Stuck]:
+    monkeypatch.setattr(records, "_QUEUED", 4)
+    stream = Stuck()
+    written = Records("json", stream)
+    written.write("e", n=0)
+    assert stream.entered.wait(PATIENCE_S)  # that one is out of the queue
+    for number in range(1, 8):
+        written.write("e", n=number)
+    assert not stream.released.is_set()
+    return written, stream
+
+
+def test_slow_reader_blocks_nobody_and_what_it_lost_is_counted_before_the_next_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written, stream = stuck_with_three_lost(monkeypatch)
+    stream.released.set()
+    assert stream.has(5)
+    written.write("e", n=8)
+    written.close()
+    assert stream.events == [*(("e", n) for n in range(5)), ("records-lost", 3), ("e", 8)]
+
+
+def test_what_was_lost_is_counted_at_the_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    written, stream = stuck_with_three_lost(monkeypatch)
+    stream.released.set()
+    written.close()
+    assert stream.events == [*(("e", n) for n in range(5)), ("records-lost", 3)]
+
+
+def test_close_gives_up_on_a_reader_that_never_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_QUEUED", 1)
+    monkeypatch.setattr(records, "_CLOSE_S", 0.05)
+    stream = Stuck()
+    written = Records(stream=stream)
+    written.write("first")
+    assert stream.entered.wait(PATIENCE_S)
+    written.write("second")
+    written.close()  # the queue is full, the thread is stuck
+    assert stream.getvalue() == ""
+    stream.released.set()
+
+
+class Broken(io.StringIO):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error, self.tried = error, 0
+
+    def write(self, text: str) -> int:
+        self.tried += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left"), ValueError("closed file")])
+def test_stream_that_broke_stops_nobody(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_QUEUED", 4)
+    stream = Broken(error)
+    written = Records(stream=stream)
+    for number in range(100):
+        written.write("e", n=number)
+    written.close()
+    assert stream.tried == 1

@@ -1,0 +1,138 @@
+"""Names are looked up aside, a few at once, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from mcastsocks.server.resolver import ResolveError, Resolver
+
+Answers = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answers], None]:
+    """Put a function in the place of the system's resolver."""
+
+    def install(answers: Answers) -> None:
+        def getaddrinfo(name: str, *_: object, **__: object) -> list[object]:
+            return [(0, 0, 0, "", (address, 0)) for address in answers(name)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    return install
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What the system's resolver waits for; opened at the end, so that no thread is left."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def resolve(name: str, most: int = 4, timeout_s: float = 10) -> list[str]:
+    async def once() -> list[str]:
+        resolver = Resolver(most, timeout_s)
+        try:
+            return [str(address) for address in await resolver.resolve(name)]
+        finally:
+            resolver.close()
+
+    return asyncio.run(once())
+
+
+def test_addresses_come_in_the_systems_order_each_once(answering: Callable[[Answers], None]) -> None:
+    answering(lambda name: ["2001:db8::1", "192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2", "fe80::1%lo"])
+    assert resolve("host.example") == ["2001:db8::1", "192.0.2.1", "192.0.2.2", "fe80::1"]
+
+
+def test_address_written_as_a_name_is_that_address() -> None:
+    assert resolve("127.0.0.1") == ["127.0.0.1"]
+
+
+def test_unknown_name_is_told_with_the_systems_words(answering: Callable[[Answers], None]) -> None:
+    def unknown(name: str) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    answering(unknown)
+    with pytest.raises(ResolveError, match=r"^host\.example: Name or service not known$"):
+        resolve("host.example")
+
+
+@pytest.mark.parametrize("name", ["a..b", ".", "x" * 64 + ".example"])
+def test_name_that_cannot_be_one_is_an_error_like_any_other(name: str) -> None:
+    with pytest.raises(ResolveError, match="is no name that could be looked up"):
+        resolve(name)
+
+
+def test_slow_name_is_given_up(answering: Callable[[Answers], None], gate: threading.Event) -> None:
+    answering(lambda name: ["192.0.2.1"] if gate.wait(10) else [])
+    with pytest.raises(ResolveError, match=r"^slow\.example did not resolve within 0\.01 s$"):
+        resolve("slow.example", timeout_s=0.01)
+
+
+def test_look_ups_are_bounded_until_their_threads_are_done(
+    answering: Callable[[Answers], None], gate: threading.Event
+) -> None:
+    answering(lambda name: ["192.0.2.1"] if gate.wait(10) else [])
+
+    async def crowd() -> None:
+        resolver = Resolver(2, 0.01)
+        for name in ("a", "b"):
+            with pytest.raises(ResolveError, match="did not resolve"):
+                await resolver.resolve(name)
+        with pytest.raises(ResolveError, match="2 names are being looked up already"):  # the threads still are
+            await resolver.resolve("c")
+        gate.set()
+        async with asyncio.timeout(10):
+            while resolver._under_way:
+                await asyncio.sleep(0)
+        assert await resolver.resolve("c") == [ip_address("192.0.2.1")]
+        resolver.close()
+
+    asyncio.run(crowd())
+
+
+def test_others_go_on_while_a_name_is_looked_up(answering: Callable[[Answers], None], gate: threading.Event) -> None:
+    answering(lambda name: ["192.0.2.1"] if name == "fast" or gate.wait(10) else [])
+
+    async def both() -> None:
+        resolver = Resolver(4, 10)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            slow = group.create_task(resolver.resolve("slow"))
+            assert await resolver.resolve("fast") == [ip_address("192.0.2.1")]
+            assert not slow.done()
+            gate.set()
+        resolver.close()
+
+    asyncio.run(both())
+
+
+def test_caller_that_goes_away_leaves_no_trace(
+    answering: Callable[[Answers], None], gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(name: str) -> list[str]:
+        gate.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    answering(fails)
+
+    async def go() -> None:
+        resolver = Resolver(1, 10)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await resolver.resolve("slow")
+        gate.set()
+        async with asyncio.timeout(10):
+            while resolver._under_way:
+                await asyncio.sleep(0)
+        resolver.close()
+
+    asyncio.run(go())
+    assert not caplog.records

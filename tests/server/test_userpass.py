@@ -1,0 +1,237 @@
+"""Logins: right, wrong, remembered, throttled; with a clock of our own and hashes that cost nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+from argon2 import PasswordHasher
+
+from mcastsocks.rules.users import User, Users
+from mcastsocks.server.auth import userpass
+from mcastsocks.server.auth.userpass import PasswordCheck, Remembered, Throttle
+from mcastsocks.server.config import Limits
+from mcastsocks.wire.socks5 import Credentials
+
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+USERS = Users(users={"alice": User(password=CHEAP.hash("right")), "bob": User(password=CHEAP.hash("right"))})
+ALICE, WRONG, NOBODY = (Credentials(*pair) for pair in ((b"alice", b"right"), (b"alice", b"wrong"), (b"eve", b"right")))
+HERE, THERE = ip_address("192.0.2.7"), ip_address("2001:db8::7")
+REFUSED, THROTTLED = "wrong user name or password", "too many failed logins from this address"
+LIMITS = Limits(login_failures_per_minute=3, login_remembered_s=300, logins_remembered=100)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Hashing:
+    """Counts verifications; while `gate` is closed they wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.gate = 0, threading.Event()
+        self.gate.set()
+        verify = userpass._verify
+
+        def counted(stored: str, password: bytes) -> bool:
+            self.count += 1
+            assert self.gate.wait(10)
+            return verify(stored, password)
+
+        monkeypatch.setattr(userpass, "_verify", counted)
+        monkeypatch.setattr(userpass, "HASHER", CHEAP)
+
+
+@pytest.fixture
+def hashing(monkeypatch: pytest.MonkeyPatch) -> Hashing:
+    return Hashing(monkeypatch)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def passwords(hashing: Hashing, clock: Clock) -> Iterator[PasswordCheck]:
+    check = PasswordCheck(USERS, LIMITS, clock)
+    yield check
+    check.close()
+
+
+def login(passwords: PasswordCheck, *attempts: Credentials, client: str = str(HERE)) -> list[str | None]:
+    """One after the other; why each was refused, or None."""
+
+    async def attempt() -> list[str | None]:
+        return [await passwords.check(each, ip_address(client)) for each in attempts]
+
+    return asyncio.run(attempt())
+
+
+def test_right_password_is_accepted_and_everything_else_refused(passwords: PasswordCheck) -> None:
+    assert login(passwords, ALICE) == [None]
+    assert login(passwords, WRONG, NOBODY, Credentials(b"alice", b"")) == 3 * [REFUSED]
+
+
+@pytest.mark.parametrize("user", [b"Alice", b"alice\0", b"\xff", b"alice "])
+def test_name_is_compared_octet_by_octet(passwords: PasswordCheck, user: bytes) -> None:
+    assert login(passwords, Credentials(user, b"right")) == [REFUSED]
+
+
+def test_unknown_user_costs_a_verification_too(passwords: PasswordCheck, hashing: Hashing) -> None:
+    login(passwords, NOBODY)
+    assert hashing.count == 1
+
+
+def test_unknown_user_never_gets_in_whatever_the_stand_in_hash(
+    passwords: PasswordCheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(userpass, "_verify", lambda stored, password: True)
+    assert login(passwords, NOBODY) == [REFUSED]
+
+
+def test_remembered_login_is_not_hashed_again(passwords: PasswordCheck, hashing: Hashing) -> None:
+    assert login(passwords, *5 * [ALICE]) == 5 * [None]
+    assert hashing.count == 1
+    assert login(passwords, WRONG, Credentials(b"bob", b"right")) == [REFUSED, None]
+    assert hashing.count == 3
+
+
+def test_remembered_login_expires(passwords: PasswordCheck, hashing: Hashing, clock: Clock) -> None:
+    login(passwords, ALICE)
+    clock.now += 299
+    login(passwords, ALICE)
+    assert hashing.count == 1
+    clock.now += 1
+    assert login(passwords, ALICE) == [None]
+    assert hashing.count == 2
+
+
+def test_remembered_login_gets_in_where_others_are_throttled(passwords: PasswordCheck) -> None:
+    assert login(passwords, ALICE, *3 * [WRONG], WRONG, ALICE) == [None, *3 * [REFUSED], THROTTLED, None]
+
+
+def test_throttle_refuses_before_hashing(passwords: PasswordCheck, hashing: Hashing) -> None:
+    assert login(passwords, *3 * [WRONG], WRONG, NOBODY, ALICE) == [*3 * [REFUSED], *3 * [THROTTLED]]
+    assert hashing.count == 3
+
+
+def test_throttle_is_for_one_address(passwords: PasswordCheck) -> None:
+    login(passwords, *4 * [WRONG])
+    assert login(passwords, ALICE, client=str(THERE)) == [None]
+
+
+def test_throttle_fills_again_with_time(passwords: PasswordCheck, clock: Clock) -> None:
+    login(passwords, *3 * [WRONG])
+    clock.now += 19
+    assert login(passwords, WRONG) == [THROTTLED]
+    clock.now += 1  # three a minute: one in 20 s
+    assert login(passwords, WRONG, WRONG) == [REFUSED, THROTTLED]
+    clock.now += 3600
+    assert login(passwords, *4 * [WRONG]) == [*3 * [REFUSED], THROTTLED]
+
+
+def test_successful_logins_do_not_use_up_the_throttle(passwords: PasswordCheck, clock: Clock) -> None:
+    for _ in range(10):
+        assert login(passwords, ALICE) == [None]
+        clock.now += 300  # forgotten, and a minute's worth has come back
+    assert login(passwords, ALICE, *3 * [WRONG]) == [None, *3 * [REFUSED]]
+
+
+def test_success_gives_back_what_it_took_and_no_more(hashing: Hashing, clock: Clock) -> None:
+    throttle = Throttle(3, 10, clock)
+    for _ in range(10):
+        throttle.give_back(HERE)
+    assert [throttle.take(HERE) for _ in range(4)] == [True, True, True, False]
+    throttle.give_back(HERE)
+    assert [throttle.take(HERE) for _ in range(2)] == [True, False]
+
+
+def test_throttle_forgets_the_address_that_was_quiet_longest(clock: Clock) -> None:
+    throttle = Throttle(1, 2, clock)
+    first, second, third = (ip_address(f"192.0.2.{n}") for n in (1, 2, 3))
+    assert [throttle.take(each) for each in (first, second, third)] == [True, True, True]
+    assert [throttle.take(each) for each in (third, second)] == [False, False]
+    assert throttle.take(first)
+    assert len(throttle._buckets) == 2
+
+
+def test_login_is_remembered_for_this_hash_only(clock: Clock) -> None:
+    remembered = Remembered(10, 300, clock)
+    remembered.add(ALICE, "hash")
+    assert remembered.knows(ALICE, "hash")
+    assert not remembered.knows(ALICE, "changed hash")
+    assert not remembered.knows(WRONG, "hash")
+    assert not remembered.knows(Credentials(b"alicer", b"ight"), "hash")
+    assert not Remembered(10, 300, clock).knows(ALICE, "hash")
+
+
+def test_remembered_logins_are_bounded_and_the_oldest_goes_first(clock: Clock) -> None:
+    remembered = Remembered(2, 300, clock)
+    several = [Credentials(b"alice", str(n).encode()) for n in range(3)]
+    for each in (several[0], several[1], several[0], several[2]):
+        remembered.add(each, "hash")
+    assert [remembered.knows(each, "hash") for each in several] == [True, False, True]
+    assert len(remembered._until) == 2
+
+
+def test_nothing_remembered_holds_the_password(clock: Clock) -> None:
+    remembered = Remembered(2, 300, clock)
+    remembered.add(ALICE, "hash")
+    assert b"right" not in b"".join(remembered._until)
+    assert "right" not in repr(ALICE)
+
+
+def test_too_many_logins_at_once_are_refused_not_queued(
+    passwords: PasswordCheck, hashing: Hashing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(userpass, "_WAITING", 2)
+    hashing.gate.clear()
+
+    async def attempt() -> None:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            waiting = [group.create_task(passwords.check(ALICE, each)) for each in (HERE, THERE)]
+            third = group.create_task(passwords.check(ALICE, HERE))  # starts behind them
+            assert await third == "too many logins at once"
+            assert not any(task.done() for task in waiting)
+            hashing.gate.set()
+        assert [task.result() for task in waiting] == [None, None]
+        assert await passwords.check(WRONG, HERE) == REFUSED
+
+    asyncio.run(attempt())
+
+
+def test_login_that_is_given_up_makes_room_again(
+    passwords: PasswordCheck, hashing: Hashing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(userpass, "_WAITING", 1)
+    hashing.gate.clear()
+
+    async def attempt() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await passwords.check(ALICE, HERE)
+        hashing.gate.set()
+        assert await passwords.check(ALICE, HERE) is None
+
+    asyncio.run(attempt())
+
+
+def test_event_loop_runs_on_while_a_password_is_verified(passwords: PasswordCheck, hashing: Hashing) -> None:
+    hashing.gate.clear()
+
+    async def attempt() -> str | None:
+        asyncio.get_running_loop().call_soon(hashing.gate.set)
+        return await passwords.check(ALICE, HERE)
+
+    assert asyncio.run(attempt()) is None
+
+
+def test_hash_that_argon2_cannot_read_refuses() -> None:
+    assert not userpass._verify("$argon2id$v=19$broken", b"right")
