@@ -121,7 +121,7 @@ def _explain(problem: Any, model: type[Settings]) -> str:
     if kind == "list_type" and isinstance(value, dict):
         return f"expected a list of tables: [[{location[-1]}]]"
     message = _EXPECTED.get(kind) or problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if model.holds_secrets or not isinstance(value, str | int | float | bool) or repr(value) in message:
+    if model.holds_secrets or not isinstance(value, str | int | float | bool) or ", not " in message:
         return message
     return f"{message}, not {str(value).lower() if isinstance(value, bool) else repr(value)}"
 

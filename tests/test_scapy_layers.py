@@ -1,4 +1,3 @@
-# ruff: noqa: SIM300  (scapy fields in capitals look like constants to it)
 """The second dissector against the golden bytes; spec/vectors/ is the reference, never one of our encoders."""
 
 import json

@@ -126,7 +126,7 @@ inside = {{ listen = [ "192.0.2.1:1080",
     "localhost:1" ] }}  {HERE}
 """
     (problem,) = problems(text)
-    assert problem.startswith("relay.toml:4: inside.listen[1]: expected an address of this host to listen on")
+    assert problem.startswith("relay.toml:4: inside.listen[1]: expected an address of this host and a port")
     assert problem.endswith("not 'localhost:1'")
 
 

@@ -120,3 +120,6 @@ def run() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:  # a full disk behind standard output, say
+        typer.echo(f"mcastsocks: {error.strerror or error}", err=True)
+        sys.exit(1)

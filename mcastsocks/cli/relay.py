@@ -68,9 +68,10 @@ def _sentence(rule: Rule) -> str:
     actions = rule.do if rule.do is not None else list(Action)
     on_groups = [action for action in actions if action in GROUP_ACTIONS]
     on_unicast = [action for action in actions if action not in GROUP_ACTIONS]
-    what = [f"{', '.join(on_groups)}: {_any(rule.groups, 'any group')}"] if on_groups else []
+    any_ = "any unprotected" if rule.allow else "any"
+    what = [f"{', '.join(on_groups)}: {_any(rule.groups, f'{any_} group')}"] if on_groups else []
     if on_unicast:
-        what.append(f"{', '.join(on_unicast)}: {_any(rule.to, 'any address')}")
+        what.append(f"{', '.join(on_unicast)}: {_any(rule.to, f'{any_} address')}")
     return f"{_who(rule)} | {' | '.join(what)}{_ports(rule)}{_limits(rule)} ({rule.name})"
 
 

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from mcastsocks.errors import LocalError, LoginRefused, RequestRefused, WireError
 from mcastsocks.protocol.stream import Stream
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, parse_message
+from mcastsocks.wire.features import FeatureList
 from mcastsocks.wire.replies import meaning
 from mcastsocks.wire.socks5 import (
     ENHANCED_VERSION,
@@ -19,6 +20,7 @@ from mcastsocks.wire.socks5 import (
     MethodChoice,
     Reply,
     Request,
+    RequestFlag,
 )
 
 
@@ -28,6 +30,8 @@ class State(Enum):
     AWAIT_LOGIN = auto()
     READY = auto()
     AWAIT_REPLY = auto()
+    AWAIT_FEATURES_REPLY = auto()
+    AWAIT_FEATURES = auto()
     ENHANCED = auto()
     CLOSED = auto()
 
@@ -35,6 +39,14 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
     """The relay knows us; a request may be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesListed:
+    """What the relay can do for us; without `persistent` it closes the connection now."""
+
+    features: FeatureList
+    persistent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ class DatagramEncapsulated:
     datagram: Encapsulated
 
 
-Event = LoggedIn | EnhancedEntered | ReplyReceived | DatagramEncapsulated
+Event = LoggedIn | FeaturesListed | EnhancedEntered | ReplyReceived | DatagramEncapsulated
 
 
 class ClientConnection(Stream):
@@ -66,6 +78,7 @@ class ClientConnection(Stream):
         super().__init__()
         self.state = State.IDLE
         self._credentials = credentials
+        self._persistent = False
 
     def greet(self) -> None:
         """Offer no authentication, and username/password when there are credentials."""
@@ -73,6 +86,12 @@ class ClientConnection(Stream):
         methods = (Method.NONE,) if self._credentials is None else (Method.NONE, Method.USERPASS)
         self._outgoing += Greeting(methods).encode()
         self.state = State.AWAIT_METHOD
+
+    def request_features(self) -> None:
+        """Ask what the relay can do, and to be kept for another command (ext)."""
+        self._expect(State.READY)
+        self._outgoing += Request(Command.LIST_FEATURES, flag=RequestFlag.PERSISTENT).encode()
+        self.state = State.AWAIT_FEATURES_REPLY
 
     def request_enhanced(self) -> None:
         self._expect(State.READY)
@@ -100,6 +119,13 @@ class ClientConnection(Stream):
                 case State.AWAIT_REPLY:
                     if reply := self._take(Reply.parse):
                         return self._on_reply(reply)
+                case State.AWAIT_FEATURES_REPLY:
+                    if reply := self._take(Reply.parse):
+                        return self._on_features_reply(reply)
+                case State.AWAIT_FEATURES:
+                    if features := self._take(FeatureList.parse):
+                        self.state = State.READY if self._persistent else State.CLOSED
+                        return FeaturesListed(features, self._persistent)
                 case State.ENHANCED:
                     return self._next_message()
         except (WireError, LoginRefused, RequestRefused):
@@ -125,6 +151,13 @@ class ClientConnection(Stream):
             raise LoginRefused("the relay does not accept this name and password")
         self.state = State.READY
         return LoggedIn()
+
+    def _on_features_reply(self, reply: Reply) -> Event | None:
+        if reply.code:
+            raise RequestRefused(f"the relay lists no features: {meaning(reply.code)}", reply.code)
+        self._persistent = bool(reply.flag & RequestFlag.PERSISTENT)
+        self.state = State.AWAIT_FEATURES
+        return self.next_event()
 
     def _on_reply(self, reply: Reply) -> Event:
         if reply.code:

@@ -14,6 +14,7 @@ from mcastsocks.address import UNUSED, Endpoint
 from mcastsocks.errors import LocalError, WireError
 from mcastsocks.protocol.stream import Stream
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, parse_message
+from mcastsocks.wire.features import FeatureList
 from mcastsocks.wire.replies import ReplyCode
 from mcastsocks.wire.socks5 import (
     ENHANCED_VERSION,
@@ -26,6 +27,7 @@ from mcastsocks.wire.socks5 import (
     MethodChoice,
     Reply,
     Request,
+    RequestFlag,
 )
 
 
@@ -52,7 +54,8 @@ class Step(Enum):
     REFUSED = auto()
     REQUESTED = auto()
     ENHANCED = auto()
-    FAILED = auto()
+    LISTED = auto()
+    FINISHED = auto()
 
 
 _TRANSITIONS = {
@@ -65,7 +68,8 @@ _TRANSITIONS = {
     (State.CHECK_CREDENTIALS, Step.REFUSED): State.CLOSED,
     (State.AWAIT_REQUEST, Step.REQUESTED): State.ANSWER_REQUEST,
     (State.ANSWER_REQUEST, Step.ENHANCED): State.ENHANCED,
-    (State.ANSWER_REQUEST, Step.FAILED): State.CLOSED,
+    (State.ANSWER_REQUEST, Step.LISTED): State.AWAIT_REQUEST,
+    (State.ANSWER_REQUEST, Step.FINISHED): State.CLOSED,
 }
 
 
@@ -85,7 +89,7 @@ class LoginAttempted:
 
 @dataclass(frozen=True, slots=True)
 class RequestMade:
-    """Answer with `enter_enhanced` or `fail_request`."""
+    """Answer with `enter_enhanced`, `list_features` or `fail_request`."""
 
     request: Request
 
@@ -169,10 +173,16 @@ class ServerConnection(Stream):
         self._move(Step.ENHANCED)
         self._outgoing += Reply(ReplyCode.SUCCEEDED, version=ENHANCED_VERSION).encode()
 
+    def list_features(self, request: Request, features: FeatureList) -> None:
+        """Answer LIST-FEATURES; the connection is kept for another command when the client asked for that (ext)."""
+        persistent = request.flag & RequestFlag.PERSISTENT
+        self._move(Step.LISTED if persistent else Step.FINISHED)
+        self._outgoing += Reply(ReplyCode.SUCCEEDED, flag=persistent).encode() + features.encode()
+
     def fail_request(self, request: Request, code: ReplyCode, bound: Endpoint = UNUSED) -> None:
         """A relay that knows ENHANCED_UDP_MODE says no with the extension's version (mcast §4.1.1)."""
         known = request.command == Command.ENHANCED_UDP_MODE and code != ReplyCode.COMMAND_NOT_SUPPORTED
-        self._move(Step.FAILED)
+        self._move(Step.FINISHED)
         self._outgoing += Reply(code, bound, version=ENHANCED_VERSION if known else VERSION).encode()
 
     def reply(self, reply: ControlReply) -> None:

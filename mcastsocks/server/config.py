@@ -52,7 +52,7 @@ def _listen(value: Any) -> Endpoint:
         raise ValueError('expected an address and port like "192.0.2.1:1080"')
     endpoint = parse_endpoint(value)
     if isinstance(endpoint.host, str):
-        raise ValueError("expected an address of this host to listen on, not a name")
+        raise ValueError("expected an address of this host and a port")
     if endpoint.port == 0:
         raise ValueError("expected a port from 1 to 65535")
     return endpoint

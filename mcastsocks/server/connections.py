@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mcastsocks.address import IPAddress
 from mcastsocks.server.config import Limits
 from mcastsocks.tables.tally import Tally
@@ -14,10 +16,10 @@ class Connections:
     """Counts, and the words for what is full. `most` may be below the limit set: descriptors end first."""
 
     def __init__(self, limits: Limits, most: int) -> None:
-        self._limits, self._most = limits, most
+        self.limits, self._most = limits, most
         self._open = 0
-        self._handshakes: Tally[IPAddress] = Tally()
-        self._users: Tally[str] = Tally()
+        self.handshakes: Tally[IPAddress] = Tally()
+        self.users: Tally[str] = Tally()
 
     def __len__(self) -> int:
         return self._open
@@ -27,28 +29,43 @@ class Connections:
         """There is no descriptor left even to say no."""
         return self._open >= self._most + _BEING_REFUSED
 
-    def open(self, client: IPAddress) -> str | None:
-        """A connection was accepted; why it has to be refused, or None."""
+    def open(self, client: IPAddress) -> Place:
+        """A connection was accepted; its place is given back with `close`."""
         self._open += 1
-        self._handshakes.add(client)
+        self.handshakes.add(client)
+        return Place(self, client, self._full_for(client))
+
+    def forget(self) -> None:
+        self._open -= 1
+
+    def _full_for(self, client: IPAddress) -> str | None:
         if self._open > self._most:
             return f"the relay is full: {self._most} connections"
-        if self._handshakes[client] > self._limits.handshakes_per_client:
-            return f"{client} has {self._limits.handshakes_per_client} connections that have not logged in"
+        if self.handshakes[client] > self.limits.handshakes_per_client:
+            return f"{client} has {self.limits.handshakes_per_client} connections that have not logged in"
         return None
 
-    def log_in(self, client: IPAddress, account: str) -> str | None:
-        """The client of a connection is known now; why it has to be refused, or None."""
-        self._handshakes.remove(client)
-        self._users.add(account)
-        if self._users[account] > self._limits.connections_per_user:
-            return f"{account} has {self._limits.connections_per_user} connections, the limit for one user"
-        return None
 
-    def close(self, client: IPAddress, account: str | None) -> None:
-        """`account` as given to log_in, None when it never came to that."""
-        self._open -= 1
-        if account is None:
-            self._handshakes.remove(client)
+@dataclass(slots=True)
+class Place:
+    """One connection among them. `full` is why it has to be refused, or None."""
+
+    _all: Connections
+    _client: IPAddress
+    full: str | None
+    _account: str | None = None
+
+    def log_in(self, account: str) -> str | None:
+        """The client is known now; why it has to be refused, or None."""
+        self._all.handshakes.remove(self._client)
+        self._all.users.add(account)
+        self._account = account
+        most = self._all.limits.connections_per_user
+        return f"{account} has {most} connections, the limit for one user" if self._all.users[account] > most else None
+
+    def close(self) -> None:
+        if self._account is None:
+            self._all.handshakes.remove(self._client)
         else:
-            self._users.remove(account)
+            self._all.users.remove(self._account)
+        self._all.forget()

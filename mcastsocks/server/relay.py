@@ -18,7 +18,7 @@ from mcastsocks.rules.protected import Protected
 from mcastsocks.server import descriptors, interfaces
 from mcastsocks.server.auth.userpass import PasswordCheck
 from mcastsocks.server.config import Loaded
-from mcastsocks.server.connections import Connections
+from mcastsocks.server.connections import Connections, Place
 from mcastsocks.server.listener import Listener
 from mcastsocks.server.records import Records
 from mcastsocks.server.resolver import Resolver
@@ -142,24 +142,26 @@ class Relay:
         if connections.overrun:
             sock.close()
             return
-        full = connections.open(from_sockaddr(peer).address)
-        task = asyncio.create_task(self._run_session(sock, peer, full))
+        place = connections.open(from_sockaddr(peer).address)
+        task = asyncio.create_task(self._run_session(sock, peer, place))
         self._sessions.add(task)
-        task.add_done_callback(partial(self._session_done, sock))
+        task.add_done_callback(partial(self._session_done, sock, place))
 
-    def _session_done(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+    def _session_done(self, sock: socket.socket, place: Place, task: asyncio.Task[None]) -> None:
+        """Here and not in the session, which never begins when it is cancelled at once."""
         self._sessions.discard(task)
-        sock.close()  # the session did, unless it was cancelled before it began
+        place.close()
+        sock.close()
         if not task.cancelled() and (defect := task.exception()) is not None:
             self._services.records.write("defect", why=f"{type(defect).__name__}: {defect}")
             asyncio.get_running_loop().call_exception_handler({"message": "session", "exception": defect})
 
-    async def _run_session(self, sock: socket.socket, peer: SockAddr, full: str | None) -> None:
+    async def _run_session(self, sock: socket.socket, peer: SockAddr, place: Place) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
         transport, protocol = await loop.connect_accepted_socket(lambda: asyncio.StreamReaderProtocol(reader), sock)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        await Session(self._services, next(self._numbers), reader, writer, peer, full).run()
+        await Session(self._services, next(self._numbers), reader, writer, peer, place).run()
 
 
 def _inside_endpoints(listen: Endpoint) -> list[Endpoint]:

@@ -21,6 +21,7 @@ from mcastsocks.protocol.server import (
 )
 from mcastsocks.rules.model import Action
 from mcastsocks.server.channel import ControlChannel
+from mcastsocks.server.connections import Place
 from mcastsocks.server.services import Services
 from mcastsocks.tables.associations import Channel
 from mcastsocks.wire.control import ControlReply
@@ -55,15 +56,14 @@ class Session:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: SockAddr,
-        full: str | None,
+        place: Place,
     ) -> None:
         self._services, self._number = services, number
         self._reader, self._writer = reader, writer
-        self._peer, self._full = peer, full
+        self._peer, self._place = peer, place
         self._client = from_sockaddr(peer)
         self._machine = ServerConnection(time.monotonic(), services.config.limits.handshake_timeout_s)
         self._user: str | None = None
-        self._account: str | None = None
         self._channel: ControlChannel | None = None
         self._started = time.monotonic()
 
@@ -135,8 +135,7 @@ class Session:
                     self._machine.fail_request(request, ReplyCode.COMMAND_NOT_SUPPORTED)
                     self._refuse(f"command X'{request.command:02x}' is not supported")
                 account = self._user or str(self._client.host)
-                self._account = account
-                if full := self._services.connections.log_in(self._client.address, account):
+                if full := self._place.log_in(account):
                     self._machine.fail_request(request, ReplyCode.GENERAL_FAILURE)
                     self._refuse(full)
                 if not self._services.rules.may_ever(self._user, self._client.address, _DATAGRAM_ACTIONS):
@@ -147,9 +146,9 @@ class Session:
 
     def _choose_method(self, methods: tuple[int, ...]) -> None:
         """The strongest that the configuration allows, not the first listed (RFC 1928 §3)."""
-        if self._full is not None:
+        if self._place.full is not None:
             self._machine.refuse_methods()
-            self._refuse(self._full)
+            self._refuse(self._place.full)
         for name in _STRONGEST_FIRST:
             if name in self._services.config.auth.methods and _METHODS[name] in methods:
                 self._machine.choose_method(_METHODS[name])
@@ -219,4 +218,3 @@ class Session:
                 self._writer.transport.abort()
             except OSError:
                 pass
-            self._services.connections.close(self._client.address, self._account)

@@ -12,11 +12,13 @@ from mcastsocks.protocol.client import (
     ClientConnection,
     DatagramEncapsulated,
     EnhancedEntered,
+    FeaturesListed,
     LoggedIn,
     ReplyReceived,
     State,
 )
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated
+from mcastsocks.wire.features import Feature, FeatureList
 from mcastsocks.wire.options import Option
 from mcastsocks.wire.socks5 import Credentials
 from tests.protocol import dialogue
@@ -57,6 +59,17 @@ BEHIND_THE_END = Line(octets("UDP BIND reply"))
 
 ADMITTED = [METHOD_USERPASS, LOGIN, ENHANCED]
 
+ASKS = Line(octets("userpass ok"), LoggedIn(), ClientConnection.request_features, octets("LIST-FEATURES persistent"))
+FEATURES = FeatureList((Feature(4, 4, bytes.fromhex("010281828384")),))
+LIST = octets("feature list of this project")
+LISTED = Line(
+    octets("LIST-FEATURES granted, persistent") + LIST,
+    FeaturesListed(FEATURES, persistent=True),
+    ClientConnection.request_enhanced,
+    octets("ENHANCED_UDP_MODE"),
+)
+LISTED_ONCE = Line(bytes.fromhex("05000001000000000000") + LIST, FeaturesListed(FEATURES, persistent=False))
+
 
 def no(hears: str | bytes, error: type[Exception]) -> list[Line]:
     return [Line(bytes.fromhex(hears) if isinstance(hears, str) else hears, error), BEHIND_THE_END]
@@ -65,6 +78,9 @@ def no(hears: str | bytes, error: type[Exception]) -> list[Line]:
 DIALOGUES = {
     "login and channel": [METHOD_USERPASS, LOGIN, ENHANCED, ANSWER, ENCAPSULATED, REFUSAL, ANSWER],
     "login not needed": [NO_LOGIN, ENHANCED, ANSWER],
+    "features, then the channel": [METHOD_USERPASS, ASKS, LISTED, ENHANCED, ANSWER],
+    "features of a relay that closes then": [METHOD_USERPASS, ASKS, LISTED_ONCE, BEHIND_THE_END],
+    "features refused": [METHOD_USERPASS, ASKS, *no("05070001000000000000", RequestRefused)],
     "no method": no(octets("method: none acceptable is two octets"), LoginRefused),
     "a method that was not offered": no("0501", WireError),
     "a method of another version": no("01", WireError),
@@ -210,6 +226,7 @@ def test_any_octets_are_events_or_end_the_machine(lines: list[Line], segments: l
 
 VERBS = {  # each with the only state that knows it
     "greet": (State.IDLE, ClientConnection.greet),
+    "request features": (State.READY, ClientConnection.request_features),
     "request enhanced": (State.READY, ClientConnection.request_enhanced),
     "request": (State.ENHANCED, lambda m: m.request(BIND)),
 }
@@ -222,6 +239,8 @@ def in_state(state: State) -> ClientConnection:
         State.AWAIT_LOGIN: [METHOD_USERPASS],
         State.READY: [METHOD_USERPASS, ready],
         State.AWAIT_REPLY: [METHOD_USERPASS, LOGIN],
+        State.AWAIT_FEATURES_REPLY: [METHOD_USERPASS, ASKS],
+        State.AWAIT_FEATURES: [METHOD_USERPASS, ASKS, Line(LISTED.hears[:10])],
         State.ENHANCED: ADMITTED,
         State.CLOSED: no("05ff", LoginRefused)[:1],
     }

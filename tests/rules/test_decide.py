@@ -336,7 +336,7 @@ ASKED = st.sampled_from(ACTIONS).flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(RULES, st.lists(ASKED, min_size=1, max_size=8))
 def test_compiled_rules_agree_with_a_naive_reading(rules: list[dict[str, Any]], queries: list[dict[str, Any]]) -> None:
     compiled = ruleset(*rules)

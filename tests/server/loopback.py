@@ -236,7 +236,8 @@ class Raw:
         head = await self._reader.readexactly(3)
         assert head[0] == 2
         rest = await self._reader.readexactly(int.from_bytes(head[1:]) - 3)
-        return Answer(*struct.unpack("!BHBHI", rest[:10]), rest[10:])
+        code, flags, ttl, tid, aid = struct.unpack("!BHBHI", rest[:10])
+        return Answer(code, flags, ttl, tid, aid, rest[10:])
 
     async def control(self, command: int, flags: int = 0, remote: tuple[str, int] | None = None, **more: int) -> Answer:
         self.write(request(command, flags, remote, **more))
@@ -244,12 +245,6 @@ class Raw:
 
     async def bind(self, flags: int, remote: tuple[str, int] | None, **more: int) -> Answer:
         return await self.control(BIND, flags, remote, **more)
-
-    def reset(self) -> None:
-        """Gone at once, with a reset in the place of a goodbye."""
-        sock = self._writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
 
 
 class Udp(asyncio.DatagramProtocol):

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 import pytest
 
 from mcastsocks.server.resolver import ResolveError, Resolver
+from tests.server.loopback import run, until
 
 Answers = Callable[[str], list[str]]
 
@@ -90,13 +91,11 @@ def test_look_ups_are_bounded_until_their_threads_are_done(
         with pytest.raises(ResolveError, match="2 names are being looked up already"):  # the threads still are
             await resolver.resolve("c")
         gate.set()
-        async with asyncio.timeout(10):
-            while resolver._under_way:
-                await asyncio.sleep(0)
+        await until(lambda: not resolver._under_way)
         assert await resolver.resolve("c") == [ip_address("192.0.2.1")]
         resolver.close()
 
-    asyncio.run(crowd())
+    run(crowd())
 
 
 def test_others_go_on_while_a_name_is_looked_up(answering: Callable[[Answers], None], gate: threading.Event) -> None:
@@ -104,14 +103,14 @@ def test_others_go_on_while_a_name_is_looked_up(answering: Callable[[Answers], N
 
     async def both() -> None:
         resolver = Resolver(4, 10)
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             slow = group.create_task(resolver.resolve("slow"))
             assert await resolver.resolve("fast") == [ip_address("192.0.2.1")]
             assert not slow.done()
             gate.set()
         resolver.close()
 
-    asyncio.run(both())
+    run(both())
 
 
 def test_caller_that_goes_away_leaves_no_trace(
@@ -129,10 +128,8 @@ def test_caller_that_goes_away_leaves_no_trace(
             async with asyncio.timeout(0):
                 await resolver.resolve("slow")
         gate.set()
-        async with asyncio.timeout(10):
-            while resolver._under_way:
-                await asyncio.sleep(0)
+        await until(lambda: not resolver._under_way)
         resolver.close()
 
-    asyncio.run(go())
+    run(go())
     assert not caplog.records

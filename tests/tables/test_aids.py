@@ -15,7 +15,7 @@ from tests.wire.strategies import quick
 class Zeros(Random):
     """The worst luck: every draw is the first slot and no high bits."""
 
-    def randrange(self, *args: int, **kwargs: int) -> int:
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
         return 0
 
     def getrandbits(self, k: int, /) -> int:

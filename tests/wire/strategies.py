@@ -10,7 +10,7 @@ from mcastsocks.wire.options import MAX_SOURCES, Option, OptionType
 from mcastsocks.wire.socks5 import Credentials, CredentialsReply, Greeting, MethodChoice, Reply, Request
 from tests.vectors import VECTORS
 
-quick = settings(max_examples=50, deadline=None)
+quick = settings(max_examples=25, deadline=None)
 
 u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
 addresses = st.ip_addresses(v=4) | st.ip_addresses(v=6)

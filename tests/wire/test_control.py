@@ -1,4 +1,3 @@
-# ruff: noqa: SIM300  (scapy fields in capitals look like constants to it)
 """Framing of the control channel, and faults that leave it whole; scapy reads the same from what we write."""
 
 from typing import Any
@@ -7,7 +6,6 @@ import pytest
 from hypothesis import given
 from scapy.packet import Packet
 
-from mcastsocks.address import Endpoint
 from mcastsocks.errors import WireError
 from mcastsocks.wire.control import (
     MAX_ENCAPSULATED_OCTETS,
@@ -19,6 +17,7 @@ from mcastsocks.wire.control import (
 )
 from tests import scapy_layers
 from tests.scapy_layers import split_control_stream
+from tests.wire.second_opinion import endpoint_of
 from tests.wire.strategies import control_replies, control_requests, encapsulated, quick
 
 # PKT TYPE, SIZE, then all but the last octet of a request's fixed part
@@ -163,10 +162,6 @@ def test_largest_frame_is_as_long_as_size_can_say() -> None:
 # --- the second opinion ---
 
 
-def pair(endpoint: Endpoint | None) -> tuple[Any, ...] | None:
-    return None if endpoint is None else (str(endpoint.host), endpoint.port)
-
-
 def dissected(octets: bytes) -> Packet:
     (packet,) = split_control_stream(octets)
     return packet
@@ -174,15 +169,14 @@ def dissected(octets: bytes) -> Packet:
 
 def common(message: ControlRequest | ControlReply) -> tuple[Any, ...]:
     options = [(option.kind, option.value) for option in message.options]
-    return message.flags, message.tid, message.aid, pair(message.local), pair(message.remote), options
+    return message.flags, message.tid, message.aid, message.local, message.remote, options
 
 
 def common_of_scapy(packet: Packet) -> tuple[Any, ...]:
-    blocks = [None if block.ATYP == 0 else block.pair for block in (packet.LOCAL, packet.REMOTE)]
     options = [(option.TYPE, option.VALUE) for option in packet.OPTIONS or ()]
     assert packet.REST == b""
     assert (packet.OPTIONS is not None) == bool(packet.FLAGS & Flags.EXTENDED)
-    return int(packet.FLAGS), packet.TID, packet.AID, *blocks, options
+    return int(packet.FLAGS), packet.TID, packet.AID, endpoint_of(packet.LOCAL), endpoint_of(packet.REMOTE), options
 
 
 @quick

@@ -1,0 +1,48 @@
+"""The descriptor limit is raised as far as it goes, and shared out below it."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from mcastsocks.errors import ConfigError
+from mcastsocks.server.config import Limits
+from mcastsocks.server.descriptors import Descriptors, claim
+
+INFINITE = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "limit", "connections", "udp_sockets"),
+    [
+        (1024, 1_048_576, 1128, 400, 600),  # raised to what is wanted
+        (1024, INFINITE, 1128, 400, 600),
+        (INFINITE, INFINITE, 1128, 400, 600),
+        (2000, 2000, 2000, 400, 600),  # never lowered
+        (1024, 1028, 1028, 400, 500),  # connections first, up to a half
+        (256, 528, 528, 200, 200),
+        (100, 160, 160, 16, 16),
+    ],
+)
+def test_limit_is_raised_and_shared_out(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, limit: int, connections: int, udp_sockets: int
+) -> None:
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: made.append(limits))
+    claimed = claim(Limits(connections=400, udp_sockets=600))
+    assert claimed == Descriptors(limit, connections, udp_sockets)
+    assert made == [(limit, hard)]
+    assert claimed.connections + claimed.udp_sockets + 128 <= limit
+
+
+def test_tiny_limit_is_refused_with_the_command_that_raises_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 159))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    with pytest.raises(ConfigError, match="the limit of 159 descriptors is too low: ulimit -n 160 or more"):
+        claim(Limits())
+
+
+def test_what_was_claimed_is_told() -> None:
+    assert str(Descriptors(1024, 400, 496)) == "1024 descriptors: at most 400 connections and 496 UDP sockets"
