@@ -46,6 +46,11 @@ def unmapped(address: IPAddress) -> IPAddress:
     return mapped if mapped is not None else address
 
 
+def site_of(address: IPAddress) -> IPAddress:
+    """What limits by address count: an IPv4 address, or the /64 that an IPv6 host may choose from at will."""
+    return address if address.version == 4 else IPv6Address(int(address) >> 64 << 64)
+
+
 def unmapped_endpoint(endpoint: Endpoint) -> Endpoint:
     """The same for the host of an endpoint."""
     if isinstance(endpoint.host, IPv6Address) and endpoint.host.ipv4_mapped is not None:

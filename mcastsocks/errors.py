@@ -1,11 +1,10 @@
-"""Every exception that this package raises, on one screen.
+"""Every exception that crosses from one room to another, on one screen; the rest stay where they are raised.
 
 McastsocksError
 ├── WireError            octets from a peer that break the protocol; carries the reply to answer with
 │   └── Truncated        fewer octets than the layout needs: "not yet" on a stream, an error in a datagram
 ├── LocalError           this program used a machine or a table wrongly: a defect of ours, never a peer's
 ├── ConfigError          a configuration or users file that cannot be used; says where and what was expected
-├── PlaneError           a plane that cannot start; says why
 └── RelayError           what a client of a relay may meet
     ├── ConnectionLost   the control channel is gone
     ├── LoginRefused     no common method, or a wrong name or password
@@ -44,10 +43,6 @@ class ConfigError(McastsocksError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-class PlaneError(McastsocksError):
-    """A plane cannot start here."""
 
 
 class RelayError(McastsocksError):

@@ -15,6 +15,7 @@ from mcastsocks.address import (
     parse_endpoint,
     parse_group,
     parse_port,
+    site_of,
     to_sockaddr,
     unmapped,
     unmapped_endpoint,
@@ -171,3 +172,18 @@ def test_sockaddr_of_an_endpoint_has_the_shape_of_its_family() -> None:
 @given(addresses.filter(lambda address: address == unmapped(address)), u16)
 def test_endpoint_survives_its_sockaddr(address: IPAddress, port: int) -> None:
     assert from_sockaddr(to_sockaddr(Endpoint(address, port))) == (address, port)
+
+
+@pytest.mark.parametrize(
+    ("address", "site"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("255.255.255.255", "255.255.255.255"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
+        ("fe80::1", "fe80::"),
+        ("::1", "::"),
+    ],
+)
+def test_site_is_an_ipv4_address_or_the_64_bit_prefix_of_an_ipv6_one(address: str, site: str) -> None:
+    assert site_of(ip_address(address)) == ip_address(site)

@@ -28,7 +28,7 @@ class AddressType(IntEnum):
 _WIDTH = {AddressType.UNUSED: 4, AddressType.IPV4: 4, AddressType.IPV6: 16}
 
 
-def block_end(octets: Octets, offset: int = 0) -> int:
+def block_end(octets: Octets, offset: int) -> int:
     """The offset behind the block at `offset`, whatever its content.
 
     Raises Truncated when the octets end inside the block, WireError with reply 08 for an unknown ATYP.

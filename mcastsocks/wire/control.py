@@ -9,13 +9,13 @@ from enum import IntEnum, IntFlag
 from mcastsocks.address import Endpoint
 from mcastsocks.errors import Truncated, WireError
 from mcastsocks.wire.block import AddressType, Octets, block_end, encode_block, parse_block
+from mcastsocks.wire.datagram import MAX_FRAME_OCTETS
 from mcastsocks.wire.options import Option, encode_options, parse_options
 from mcastsocks.wire.replies import ReplyCode
 
 _HEAD = struct.Struct("!BH")  # PKT TYPE, SIZE
 _FIXED = struct.Struct("!BHBHBHI")  # PKT TYPE, SIZE, UDPCMD or REPLY, FLAGS, RSVD, TID, AID
 _ENCAPSULATED = struct.Struct("!BHI")  # PKT TYPE, SIZE, AID
-MAX_ENCAPSULATED_OCTETS = 0xFFFF - _ENCAPSULATED.size
 
 
 class PacketType(IntEnum):
@@ -100,8 +100,8 @@ class Encapsulated:
 
     def encode(self) -> bytes:
         """Raises ValueError for data that no frame holds."""
-        if len(self.data) > MAX_ENCAPSULATED_OCTETS:
-            raise ValueError(f"a frame holds at most {MAX_ENCAPSULATED_OCTETS} octets, not {len(self.data)}")
+        if len(self.data) > MAX_FRAME_OCTETS:
+            raise ValueError(f"a frame holds at most {MAX_FRAME_OCTETS} octets, not {len(self.data)}")
         size = _ENCAPSULATED.size + len(self.data)
         return _ENCAPSULATED.pack(PacketType.ENCAPSULATED, size, self.aid) + self.data
 

@@ -19,6 +19,33 @@ UDP_PAYLOAD_OCTETS = {4: 65_507, 6: 65_527}
 """What one UDP datagram carries, by IP version (without jumbograms)."""
 
 
+SOURCE_BLOCK_OCTETS = 19
+"""The most that the original sender takes before the data: ATYP, an IPv6 address, a port."""
+
+MAX_FRAME_OCTETS = 0xFFFF - 7
+"""What a TCP-encapsulated datagram carries behind its own header of 7 octets (mcast §4.4)."""
+
+_MOST_PIECES = 127
+
+
+def source_block(source: Endpoint) -> bytes:
+    """The original sender, as it stands before the data under REPORT-SOURCE."""
+    return encode_block(source)
+
+
+def fragments(rsv: int, dgid: int, aid: int, body: Octets, room: int) -> list[bytes] | None:
+    """A body cut into datagrams of at most `room` octets, header included; None when 127 pieces do not hold it."""
+    width = room - HEADER_OCTETS
+    starts = range(0, max(len(body), 1), width)  # an empty body is a piece, too
+    if len(starts) > _MOST_PIECES:
+        return None
+    return [
+        HEADER.pack(rsv, position | (LAST_FRAGMENT if position == len(starts) else 0), dgid, aid)
+        + bytes(body[start : start + width])
+        for position, start in enumerate(starts, 1)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Datagram:
     """One datagram with its header, as client and relay exchange it; for anything but the fast path.

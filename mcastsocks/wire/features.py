@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from mcastsocks.errors import Truncated, WireError
 from mcastsocks.wire.block import Octets
+from mcastsocks.wire.socks5 import Command
 
 _HEAD_OCTETS = 3
 _MOST_OCTETS = 16_384
@@ -44,6 +45,10 @@ class Scope(IntEnum):
     CLIENT_ADDRESS = 0x01
     AUTHENTICATION = 0x02
     DESTINATION = 0x03
+
+
+PERSISTENCE = bytes((0x01,))
+"""Value of COMMAND 10, LIST-FEATURES: the connection can be kept for another command."""
 
 
 class Extension(IntEnum):
@@ -106,3 +111,10 @@ class FeatureList:
     def value(self, tag: int, subtag: int) -> bytes | None:
         """The first value under a tag and subtag; None when it is not listed."""
         return next((each.value for each in self.features if (each.tag, each.subtag) == (tag, subtag)), None)
+
+    @property
+    def extensions(self) -> frozenset[Extension]:
+        """What ENHANCED_UDP_MODE is listed with; numbers that are not known here are left out."""
+        listed = (FeatureTag.COMMAND, Command.ENHANCED_UDP_MODE)
+        values = b"".join(each.value for each in self.features if (each.tag, each.subtag) == listed)
+        return frozenset(each for each in Extension if each in values)

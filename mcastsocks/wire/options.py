@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from ipaddress import ip_address
 
+from mcastsocks.address import IPAddress, unmapped
 from mcastsocks.errors import WireError
 from mcastsocks.wire.block import AddressType, Octets
 from mcastsocks.wire.replies import ReplyCode
@@ -70,6 +73,29 @@ def parse_options(octets: Octets, *, liberal: bool) -> tuple[Option, ...]:
 
 def encode_options(options: tuple[Option, ...]) -> bytes:
     return b"".join(option.encode() for option in options)
+
+
+def sources_of(option: Option) -> frozenset[IPAddress]:
+    """The addresses of SOURCE-INCLUDE or SOURCE-EXCLUDE, as parse_options has checked them."""
+    width = _SOURCE_WIDTH[AddressType(option.value[0])]
+    return frozenset(
+        unmapped(ip_address(option.value[start : start + width])) for start in range(1, len(option.value), width)
+    )
+
+
+def sources(kind: OptionType, addresses: Sequence[IPAddress]) -> Option:
+    """SOURCE-INCLUDE or SOURCE-EXCLUDE: 1 to 64 addresses of one family, ValueError otherwise."""
+    versions = {address.version for address in addresses}
+    if len(versions) != 1 or len(addresses) > MAX_SOURCES:
+        raise ValueError(f"a source list holds 1 to {MAX_SOURCES} addresses of one family")
+    family = AddressType.IPV4 if versions == {4} else AddressType.IPV6
+    return Option(kind, bytes((family,)) + b"".join(address.packed for address in addresses))
+
+
+def resolved(address: IPAddress) -> Option:
+    """RESOLVED: which address of a name was taken."""
+    family = AddressType.IPV4 if address.version == 4 else AddressType.IPV6
+    return Option(OptionType.RESOLVED, bytes((family,)) + address.packed)
 
 
 def reason(text: str) -> Option:

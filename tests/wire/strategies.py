@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from mcastsocks.address import Endpoint
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, Flags
 from mcastsocks.wire.datagram import LAST_FRAGMENT, RSV_SOURCE, Datagram
+from mcastsocks.wire.features import Feature, FeatureList, FeatureTag
 from mcastsocks.wire.options import MAX_SOURCES, Option, OptionType
 from mcastsocks.wire.socks5 import Credentials, CredentialsReply, Greeting, MethodChoice, Reply, Request
 from tests.vectors import VECTORS
@@ -23,6 +24,8 @@ method_choices = st.builds(MethodChoice, u8)
 credentials = st.builds(Credentials, st.binary(min_size=1, max_size=255), st.binary(max_size=255))
 credentials_replies = st.builds(CredentialsReply, u8)
 requests = st.builds(Request, u8, endpoints, u8)
+features = st.builds(Feature, u8.filter(lambda tag: tag != FeatureTag.END), u8, st.binary(max_size=255))
+feature_lists = st.builds(FeatureList, st.lists(features, max_size=12).map(tuple))
 replies = st.builds(Reply, u8, endpoints, u8, st.sampled_from((0x05, 0x01)))
 
 

@@ -62,6 +62,12 @@ def test_what_is_wrong_in_a_block_names_its_reply(octets: str, reply: int) -> No
     assert not isinstance(caught.value, Truncated)
 
 
+def test_longest_name_has_255_octets() -> None:
+    block = b"\x03\xff" + b"n" * 255 + b"\x00\x35"
+    assert parse_block(block) == (Endpoint("n" * 255, 53), len(block))
+    assert encode_block(Endpoint("n" * 255, 53)) == block
+
+
 @pytest.mark.parametrize("name", ["", "n" * 256, "größe.example"])
 def test_a_name_that_no_block_holds_is_not_written(name: str) -> None:
     with pytest.raises(ValueError, match=r"a name has 1 to 255 octets|ascii"):

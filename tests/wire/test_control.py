@@ -8,13 +8,14 @@ from scapy.packet import Packet
 
 from mcastsocks.errors import WireError
 from mcastsocks.wire.control import (
-    MAX_ENCAPSULATED_OCTETS,
     ControlReply,
     ControlRequest,
     Encapsulated,
     Flags,
     parse_message,
 )
+from mcastsocks.wire.datagram import MAX_FRAME_OCTETS
+from mcastsocks.wire.options import Option
 from tests import scapy_layers
 from tests.scapy_layers import split_control_stream
 from tests.wire.second_opinion import endpoint_of
@@ -147,12 +148,38 @@ def test_reply_with_a_senseless_address_is_a_wire_error() -> None:
             parse_message(octets)
 
 
+# --- options ---
+
+BEHIND = "03 0001 ff"  # no option has this number
+
+
+def extended(kind: int) -> bytes:
+    octets = bytearray(request(V4, V4, BEHIND))
+    octets[0], octets[4] = kind, 0x80
+    return bytes(octets)
+
+
+def test_unknown_option_is_a_fault_of_a_request_and_passed_over_in_a_reply() -> None:
+    assert fault_of(extended(0x01)) == 0x01
+    found = parse_message(extended(0x02))
+    assert found is not None
+    assert isinstance(found[0], ControlReply)
+    assert (found[0].flags, found[0].options) == (0x8005, ())
+
+
+@pytest.mark.parametrize("message", [ControlRequest, ControlReply])
+def test_options_are_written_only_with_extended(message: type[ControlRequest] | type[ControlReply]) -> None:
+    reason = (Option(5, b"why"),)
+    assert message(5, 1, options=reason).encode() == message(5, 1).encode()
+    assert message(5, 1, flags=0x8000, options=reason).encode().endswith(b"\x05\x00\x03why")
+
+
 # --- limits of what is written ---
 
 
 def test_largest_frame_is_as_long_as_size_can_say() -> None:
     octets = Encapsulated(1, bytes(65_528)).encode()
-    assert MAX_ENCAPSULATED_OCTETS == 65_528
+    assert MAX_FRAME_OCTETS == 65_528
     assert octets[:3].hex() == "03ffff"
     assert len(octets) == 65_535
     with pytest.raises(ValueError, match="at most 65528 octets, not 65529"):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mcastsocks.errors import WireError
 from mcastsocks.wire.block import Octets
 from mcastsocks.wire.control import parse_message
+from mcastsocks.wire.features import FeatureList
 from mcastsocks.wire.socks5 import Credentials, CredentialsReply, Greeting, MethodChoice, Reply, Request
 from tests.vectors import octets as golden
 from tests.wire import strategies
@@ -31,12 +32,14 @@ KINDS = [
     Kind("credentials reply", CredentialsReply.parse, strategies.credentials_replies),
     Kind("request", Request.parse, strategies.requests),
     Kind("reply", Reply.parse, strategies.replies),
+    Kind("feature list", FeatureList.parse, strategies.feature_lists),
     Kind("control request", parse_message, strategies.control_requests),
     Kind("control reply", parse_message, strategies.control_replies),
     Kind("encapsulated datagram", parse_message, strategies.encapsulated),
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-each_parser = pytest.mark.parametrize("kind", KINDS[:7], ids=lambda kind: kind.name)
+# The last three have one parser
+each_parser = pytest.mark.parametrize("kind", KINDS[:8], ids=lambda kind: kind.name)
 
 
 @each_kind

@@ -11,12 +11,12 @@ from mcastsocks.address import Endpoint
 from mcastsocks.errors import Truncated, WireError
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, Flags, parse_message
 from mcastsocks.wire.datagram import Datagram
+from mcastsocks.wire.features import Feature, FeatureList
 from mcastsocks.wire.options import Option
 from mcastsocks.wire.socks5 import Credentials, CredentialsReply, Greeting, MethodChoice, Reply, Request
 from tests.vectors import VECTORS, Vector, invalid, name, valid
 
 LEFT_FOR_LATER = {
-    "features",
     "socks4",
     "socks4-reply",
     "interface-data",
@@ -106,6 +106,13 @@ CODECS = {
         Reply.parse,
         lambda m: {"ver": m.version, "rep": m.code, "flag": m.flag, "bnd": pair(m.bound)},
         lambda means: Reply(means["rep"], needed(means["bnd"]), means["flag"], means["ver"]),
+    ),
+    "features": Codec(
+        FeatureList.parse,
+        lambda m: {"entries": [[each.tag, each.subtag, each.value.hex()] for each in m.features]},
+        lambda means: FeatureList(
+            tuple(Feature(tag, subtag, bytes.fromhex(value)) for tag, subtag, value in means["entries"])
+        ),
     ),
     "control": Codec(parse_message, means_of_control, build_control),
     "encapsulated": Codec(
