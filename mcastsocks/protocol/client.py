@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 
 from mcastsocks.errors import LocalError, LoginRefused, RequestRefused, WireError
 from mcastsocks.protocol.stream import Stream
@@ -79,6 +80,7 @@ class ClientConnection(Stream):
         self.state = State.IDLE
         self._credentials = credentials
         self._persistent = False
+        self._ended = False
 
     def greet(self) -> None:
         """Offer no authentication, and username/password when there are credentials."""
@@ -98,9 +100,13 @@ class ClientConnection(Stream):
         self._outgoing += Request(Command.ENHANCED_UDP_MODE).encode()
         self.state = State.AWAIT_REPLY
 
-    def request(self, request: ControlRequest) -> None:
+    def send(self, message: ControlRequest | Encapsulated) -> None:
         self._expect(State.ENHANCED)
-        self._outgoing += request.encode()
+        self._outgoing += message.encode()
+
+    def receive_end(self) -> None:
+        """The relay sends no more; ask for events once again, because a feature list may be whole now."""
+        self._ended = True
 
     def next_event(self) -> Event | None:
         """What the relay said; None while octets are missing.
@@ -123,9 +129,8 @@ class ClientConnection(Stream):
                     if reply := self._take(Reply.parse):
                         return self._on_features_reply(reply)
                 case State.AWAIT_FEATURES:
-                    if features := self._take(FeatureList.parse):
-                        self.state = State.READY if self._persistent else State.CLOSED
-                        return FeaturesListed(features, self._persistent)
+                    if features := self._take(partial(FeatureList.parse, ended=self._ended)):
+                        return self._on_features(features)
                 case State.ENHANCED:
                     return self._next_message()
         except (WireError, LoginRefused, RequestRefused):
@@ -158,6 +163,11 @@ class ClientConnection(Stream):
         self._persistent = bool(reply.flag & RequestFlag.PERSISTENT)
         self.state = State.AWAIT_FEATURES
         return self.next_event()
+
+    def _on_features(self, features: FeatureList) -> Event:
+        persistent = self._persistent and not self._ended
+        self.state = State.READY if persistent else State.CLOSED
+        return FeaturesListed(features, persistent)
 
     def _on_reply(self, reply: Reply) -> Event:
         if reply.code:

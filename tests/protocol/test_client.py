@@ -44,13 +44,13 @@ NO_LOGIN = Line(bytes.fromhex("0500"), LoggedIn(), ClientConnection.request_enha
 ENHANCED = Line(
     octets("ENHANCED_UDP_MODE reply carries the extension's version"),
     EnhancedEntered(),
-    lambda m: m.request(BIND),
+    lambda m: m.send(BIND),
     octets("UDP BIND unicast both ways"),
 )
 ANSWER = Line(
     octets("UDP BIND reply"),
     ReplyReceived(BOUND),
-    lambda m: m.request(RELEASE),
+    lambda m: m.send(RELEASE),
     octets("UDP RELEASE both directions"),
 )
 ENCAPSULATED = Line(octets("encapsulated datagram"), DatagramEncapsulated(Encapsulated(0xDEADBEEF, b"ping")))
@@ -80,6 +80,7 @@ DIALOGUES = {
     "login not needed": [NO_LOGIN, ENHANCED, ANSWER],
     "features, then the channel": [METHOD_USERPASS, ASKS, LISTED, ENHANCED, ANSWER],
     "features of a relay that closes then": [METHOD_USERPASS, ASKS, LISTED_ONCE, BEHIND_THE_END],
+    "features of a relay that answers with another protocol": [METHOD_USERPASS, ASKS, *no(b"HTTP"[:1], WireError)],
     "features refused": [METHOD_USERPASS, ASKS, *no("05070001000000000000", RequestRefused)],
     "no method": no(octets("method: none acceptable is two octets"), LoginRefused),
     "a method that was not offered": no("0501", WireError),
@@ -222,13 +223,53 @@ def test_any_octets_are_events_or_end_the_machine(lines: list[Line], segments: l
             assert machine.state is State.CLOSED
 
 
+def test_a_feature_list_without_an_end_is_given_up() -> None:
+    machine = reached(METHOD_USERPASS, ASKS)
+    machine.receive(octets("LIST-FEATURES granted, persistent") + 16_384 * b"\0")
+    with pytest.raises(WireError, match="without an end"):
+        machine.next_event()
+    assert machine.state is State.CLOSED
+
+
+# --- the relay sends no more ---
+
+
+@pytest.mark.parametrize("end", ["ff", "ff00", "ff0000"])
+def test_a_list_is_whole_when_the_stream_ends_behind_its_tag_ff(end: str) -> None:
+    machine = reached(METHOD_USERPASS, ASKS)
+    machine.receive(octets("LIST-FEATURES granted, persistent") + LIST[:-3] + bytes.fromhex(end)[:2])
+    assert machine.next_event() is None
+    machine.receive(bytes.fromhex(end)[2:])
+    machine.receive_end()
+    assert machine.next_event() == FeaturesListed(FEATURES, persistent=False)
+    assert machine.state is State.CLOSED
+
+
+@pytest.mark.parametrize("octets_left", range(len(LIST) - 3))
+def test_a_list_that_ends_anywhere_else_is_broken(octets_left: int) -> None:
+    machine = reached(METHOD_USERPASS, ASKS)
+    machine.receive(octets("LIST-FEATURES granted, persistent") + LIST[:octets_left])
+    machine.receive_end()
+    with pytest.raises(WireError, match="without its END"):
+        machine.next_event()
+    assert machine.state is State.CLOSED
+
+
+@pytest.mark.parametrize("state", set(State) - {State.AWAIT_FEATURES})
+def test_an_end_says_nothing_anywhere_else(state: State) -> None:
+    machine = in_state(state)
+    machine.receive_end()
+    assert machine.next_event() is None
+    assert (machine.state, machine.octets_to_send()) == (state, b"")
+
+
 # --- verbs out of turn ---
 
 VERBS = {  # each with the only state that knows it
     "greet": (State.IDLE, ClientConnection.greet),
     "request features": (State.READY, ClientConnection.request_features),
     "request enhanced": (State.READY, ClientConnection.request_enhanced),
-    "request": (State.ENHANCED, lambda m: m.request(BIND)),
+    "send": (State.ENHANCED, lambda m: m.send(BIND)),
 }
 
 

@@ -19,6 +19,7 @@ from mcastsocks.protocol.server import (
     State,
 )
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated
+from mcastsocks.wire.features import Feature, FeatureList
 from mcastsocks.wire.replies import ReplyCode
 from mcastsocks.wire.socks5 import Credentials, Method, Request
 from tests.protocol import dialogue
@@ -59,6 +60,20 @@ ENHANCE = Line(
     RequestMade(Request(4, NOTHING)),
     ServerConnection.enter_enhanced,
     octets("ENHANCED_UDP_MODE reply carries the extension's version"),
+)
+FEATURES = FeatureList((Feature(4, 4, bytes.fromhex("010281828384")),))
+LIST_REQUEST = Request(16, NOTHING, flag=1)
+LIST = Line(
+    octets("LIST-FEATURES persistent"),
+    RequestMade(LIST_REQUEST),
+    lambda m: m.list_features(LIST_REQUEST, FEATURES),
+    octets("LIST-FEATURES granted, persistent", "feature list of this project"),
+)
+LIST_ONCE = Line(
+    bytes.fromhex("05100001000000000000"),
+    RequestMade(Request(16, NOTHING)),
+    lambda m: m.list_features(Request(16, NOTHING), FEATURES),
+    bytes.fromhex("05000001000000000000") + octets("feature list of this project"),
 )
 BIND = Line(
     octets("UDP BIND unicast both ways"),
@@ -102,6 +117,25 @@ DIALOGUES = {
     "wrong password": [
         GREETING,
         Line(LOGIN.hears, LOGIN.event, ServerConnection.refuse_login, octets("userpass refused")),
+        BEHIND_THE_END,
+    ],
+    "features, then the channel": [GREETING, LOGIN, LIST, LIST, ENHANCE, BIND],
+    "features alone": [NO_LOGIN, LIST, LIST_ONCE, BEHIND_THE_END],
+    "features, with bits that nobody knows": [
+        NO_LOGIN,
+        Line(
+            bytes.fromhex("0510fe01000000000000"),
+            RequestMade(Request(16, NOTHING, flag=0xFE)),
+            lambda m: m.list_features(Request(16, NOTHING, flag=0xFE), FEATURES),
+            LIST_ONCE.says,
+        ),
+        BEHIND_THE_END,
+    ],
+    "features refused": [
+        NO_LOGIN,
+        refused(
+            LIST_REQUEST, LIST.hears, ReplyCode.GENERAL_FAILURE, bytes.fromhex("05010001000000000000")
+        ),
         BEHIND_THE_END,
     ],
     "CONNECT": [
@@ -296,7 +330,7 @@ def test_any_octets_are_events_or_end_the_machine(lines: list[Line], segments: l
 
 def test_one_deadline_covers_the_negotiation_and_ends_with_it() -> None:
     machine = connection()
-    for line in (GREETING, LOGIN, ENHANCE):
+    for line in (GREETING, LOGIN, LIST, ENHANCE):
         assert machine.deadline == 110.0
         machine.receive(line.hears)
         assert machine.next_event() == line.event
@@ -325,6 +359,7 @@ VERBS: dict[str, tuple[State, Verb]] = {  # each with the only state that knows 
     "accept login": (State.CHECK_CREDENTIALS, ServerConnection.accept_login),
     "refuse login": (State.CHECK_CREDENTIALS, ServerConnection.refuse_login),
     "enter enhanced": (State.ANSWER_REQUEST, ServerConnection.enter_enhanced),
+    "list features": (State.ANSWER_REQUEST, lambda m: m.list_features(LIST_REQUEST, FEATURES)),
     "fail request": (State.ANSWER_REQUEST, lambda m: m.fail_request(CONNECT, ReplyCode.NOT_ALLOWED)),
     "reply": (State.ENHANCED, lambda m: m.reply(BOUND)),
 }
