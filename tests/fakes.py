@@ -7,26 +7,27 @@ from ipaddress import ip_address
 
 from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.planes.counters import Counters
+from mcastsocks.planes.interface import Interface
 from mcastsocks.tables.changes import (
     AddEntry,
-    AddReceiver,
     Change,
     ChangeEntry,
     Done,
     Entry,
     Failed,
     RemoveEntry,
-    RemoveReceiver,
     Result,
     Traffic,
 )
+from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter, union
 
 
 class RecordingPlane:
     """A plane that moves nothing, for tests of those who give it changes.
 
     It keeps what a real one would, notes all changes in order, and insists on their sense: an AssertionError for
-    one that a real plane could not follow. `fail` lets the next change of a kind fail.
+    one that a real plane could not follow. `fail` lets the next change of a kind fail, `fail_join` the next one that
+    makes a receiver.
     """
 
     name = "recording"
@@ -40,14 +41,25 @@ class RecordingPlane:
         self.memberships: list[tuple[str, Endpoint]] = []
         """Every ("join", group) and ("leave", group), in order."""
         self.moved: dict[int, Traffic] = {}
+        self.taken: list[tuple[int, int, bytes]] = []
+        """Channel, AID and data of every datagram that came over a control channel."""
         self.inside: list[Endpoint] = []
         self.closed = False
         self._failures: dict[type[Change], Failed] = {}
-        self._outside: dict[tuple[int, SockAddr, int], Endpoint] = {}
+        self._failing_join: Failed | None = None
+        self._outside: dict[tuple[int, SockAddr | None, int], Endpoint] = {}
 
     def fail(self, kind: type[Change], errno: int = errnos.ENOBUFS, why: str = "made to fail") -> None:
         """Let the next change of this kind fail, once."""
         self._failures[kind] = Failed(errno, why)
+
+    def fail_join(self, errno: int = errnos.ENOBUFS, why: str = "made to fail") -> None:
+        """Let the next change fail that makes an association a receiver of a group, once."""
+        self._failing_join = Failed(errno, why)
+
+    def admitted(self, group: Endpoint) -> SourceFilter:
+        """The sources that the kernel has to let in for all receivers of a group."""
+        return union(self.entries[aid].sources for aid in self.receivers[group])
 
     # What every plane can do (mcastsocks.planes.interface)
 
@@ -58,12 +70,20 @@ class RecordingPlane:
     def apply(self, changes: Sequence[Change]) -> list[Result]:
         results: list[Result] = []
         for change in changes:
-            failure = self._failures.pop(type(change), None)
+            self._insist_on_sense(change)
+            failure = self._failures.pop(type(change), None) or self._failure_to_join(change)
             if failure is not None:
                 return [*results, failure]
             results.append(self._apply(change))
             self.changes.append(change)
         return results
+
+    def take(self, channel: int, aid: int, data: bytes) -> None:
+        assert not self.closed, "a datagram for a closed plane"
+        self.taken.append((channel, aid, data))
+
+    def renew(self, outside: Interface) -> int:
+        return 0
 
     def traffic(self, aid: int) -> Traffic | None:
         return self.moved.get(aid)
@@ -77,37 +97,93 @@ class RecordingPlane:
     def close(self) -> None:
         self.closed = True
 
-    # One change
+    # What makes no sense
 
-    def _apply(self, change: Change) -> Done:
+    def _insist_on_sense(self, change: Change) -> None:
         assert not self.closed, f"{change} for a closed plane"
         match change:
             case AddEntry(entry):
-                return self._add(entry)
-            case ChangeEntry(aid, sends, receives, ttl):
-                entry = replace(self._known(aid), sends=sends, receives=receives, ttl=ttl)
-                self.entries[aid] = entry
-                return Done(self._outside_of(entry))
+                assert entry.aid, "AID 0 is no association"
+                assert entry.aid not in self.entries, f"entry {entry.aid:08x} added twice"
+                self._insist_on_entry(entry)
+            case ChangeEntry(entry):
+                held = self._known(entry.aid)
+                moved = replace(
+                    held,
+                    sends=entry.sends,
+                    receives=entry.receives,
+                    ttl=entry.ttl,
+                    sources=entry.sources,
+                    reports_source=entry.reports_source,
+                )
+                assert moved == entry, f"entry {entry.aid:08x} changed its addresses"
+                self._insist_on_entry(entry)
             case RemoveEntry(aid):
-                entry = self._known(aid)
-                assert aid not in self.receivers.get(entry.remote, ()), f"entry {aid:08x} removed, still a receiver"
-                del self.entries[aid]
-                return Done(traffic=self.moved.pop(aid))
-            case AddReceiver(aid):
-                return self._add_receiver(aid, self._known(aid).remote)
-            case RemoveReceiver(aid):
-                return self._remove_receiver(aid, self._known(aid).remote)
+                self._known(aid)
+
+    def _insist_on_entry(self, entry: Entry) -> None:
+        address = entry.remote.address
+        assert entry.sends or entry.receives, f"entry {entry.aid:08x} without a direction"
+        if address.is_multicast:
+            assert entry.remote.port, "a group without a port"
+            assert not entry.sends or 1 <= entry.ttl <= 255, f"TTL {entry.ttl}"
+        else:
+            assert entry.ttl == 0, "a TTL for a host"
+            assert entry.sources == ANY_SOURCE, "a source filter for a host"
+            assert entry.remote.port or not entry.sends, "no port to send to"
+        if entry.mm:
+            assert address.is_multicast, "MM-mode for a host"
+            assert entry.client is not None, "MM-mode over the control channel"
+            assert (entry.sources, entry.reports_source) == (ANY_SOURCE, False), "MM-mode has no header"
+        assert all(source.version == address.version for source in entry.sources.sources), "sources of another family"
 
     def _known(self, aid: int) -> Entry:
         assert aid in self.entries, f"no entry {aid:08x}"
         return self.entries[aid]
 
-    def _add(self, entry: Entry) -> Done:
-        assert entry.aid not in self.entries, f"entry {entry.aid:08x} added twice"
-        assert entry.aid, "AID 0 is no association"
+    # One change
+
+    def _failure_to_join(self, change: Change) -> Failed | None:
+        if isinstance(change, RemoveEntry) or not _is_receiver(change.entry):
+            return None
+        if change.entry.aid in self.receivers.get(change.entry.remote, ()):
+            return None
+        failure, self._failing_join = self._failing_join, None
+        return failure
+
+    def _apply(self, change: Change) -> Done:
+        match change:
+            case AddEntry(entry):
+                self.moved[entry.aid] = Traffic()
+                return self._become(entry)
+            case ChangeEntry(entry):
+                return self._become(entry)
+            case RemoveEntry(aid):
+                self._stop_receiving(self.entries.pop(aid))
+                return Done(traffic=self.moved.pop(aid))
+
+    def _become(self, entry: Entry) -> Done:
         self.entries[entry.aid] = entry
-        self.moved[entry.aid] = Traffic()
+        if _is_receiver(entry):
+            self._receive(entry)
+        else:
+            self._stop_receiving(entry)
         return Done(self._outside_of(entry))
+
+    def _receive(self, entry: Entry) -> None:
+        if entry.remote not in self.receivers:
+            self.memberships.append(("join", entry.remote))
+        receivers = self.receivers.setdefault(entry.remote, [])
+        if entry.aid not in receivers:
+            receivers.append(entry.aid)
+
+    def _stop_receiving(self, entry: Entry) -> None:
+        receivers = self.receivers.get(entry.remote, [])
+        if entry.aid in receivers:
+            receivers.remove(entry.aid)
+            if not receivers:
+                del self.receivers[entry.remote]
+                self.memberships.append(("leave", entry.remote))
 
     def _outside_of(self, entry: Entry) -> Endpoint | None:
         """One endpoint for each channel, client and IP version; none for what only receives a group."""
@@ -118,19 +194,6 @@ class RecordingPlane:
         key = (entry.channel, entry.client, version)
         return self._outside.setdefault(key, Endpoint(host, 50_123 + len(self._outside)))
 
-    def _add_receiver(self, aid: int, group: Endpoint) -> Done:
-        assert group.is_group, f"{group} is no group"
-        if group not in self.receivers:
-            self.memberships.append(("join", group))
-        receivers = self.receivers.setdefault(group, [])
-        assert aid not in receivers, f"receiver {aid:08x} added twice"
-        receivers.append(aid)
-        return Done()
 
-    def _remove_receiver(self, aid: int, group: Endpoint) -> Done:
-        assert aid in self.receivers.get(group, ()), f"{aid:08x} is no receiver of {group}"
-        self.receivers[group].remove(aid)
-        if not self.receivers[group]:
-            del self.receivers[group]
-            self.memberships.append(("leave", group))
-        return Done()
+def _is_receiver(entry: Entry) -> bool:
+    return entry.receives and entry.remote.is_group

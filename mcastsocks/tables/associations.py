@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mcastsocks.address import Endpoint, IPAddress, SockAddr
 from mcastsocks.tables.aids import AidPool
+from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 from mcastsocks.tables.tally import Tally
 from mcastsocks.wire.control import Flags
 
@@ -37,15 +38,31 @@ class Association:
     remote: Endpoint  # as requested: may hold a name
     target: Endpoint  # where its datagrams go: always an address
     opened_at: float
+    transport: Flags  # UDP-UNICAST, TCP-ENCAPSULATED, UDP-MULTICAST and the mode
     directions: Flags = Flags.NONE
     ttl: int = 0
     max_ttl: int = 0
+    rules: tuple[str, ...] = ()
+    sources: SourceFilter = ANY_SOURCE
+    reports_source: bool = False
     outside: Endpoint | None = None
-    rules: list[str] = field(default_factory=list)
+
+    def adopt(self, wanted: Association) -> None:
+        """Take over what a plane has made true."""
+        self.directions, self.ttl, self.max_ttl = wanted.directions, wanted.ttl, wanted.max_ttl
+        self.rules, self.sources, self.reports_source = wanted.rules, wanted.sources, wanted.reports_source
 
     @property
     def is_group(self) -> bool:
         return self.target.is_group
+
+    @property
+    def is_encapsulated(self) -> bool:
+        return Flags.TCP_ENCAPSULATED in self.transport
+
+    @property
+    def is_mm(self) -> bool:
+        return Flags.MM_MODE in self.transport
 
     @property
     def sends(self) -> bool:
@@ -62,6 +79,8 @@ class TableLimits:
     associations_per_user: int
     groups: int
     groups_per_user: int
+    group_associations_per_user: int = 1 << 32
+    local_endpoints_per_user: int = 1 << 32
 
 
 class AssociationTable:
@@ -73,6 +92,8 @@ class AssociationTable:
         self._by_aid: dict[int, Association] = {}
         self._by_channel: dict[int, dict[int, Association]] = {}
         self._held: Tally[str] = Tally()
+        self._locals: Tally[tuple[int, Endpoint | None]] = Tally()
+        self._locals_held: Tally[str] = Tally()
         self._groups: Tally[Endpoint] = Tally()
         self._groups_held: dict[str, Tally[Endpoint]] = {}
 
@@ -87,13 +108,16 @@ class AssociationTable:
         """The channel's associations, oldest first; safe against closing them on the way."""
         return iter(list(self._by_channel.get(channel.number, {}).values()))
 
-    def full_for(self, channel: Channel, target: Endpoint) -> str | None:
+    def full_for(self, channel: Channel, local: Endpoint | None, target: Endpoint) -> str | None:
         """Which limit an additional association would break, in words; None while there is room."""
         limits, account = self.limits, channel.account
         if len(self) >= limits.associations:
             return f"the relay is full: {limits.associations} associations"
         if self._held[account] >= limits.associations_per_user:
             return f"{account} holds {limits.associations_per_user} associations, the limit for one user"
+        most = limits.local_endpoints_per_user
+        if (channel.number, local) not in self._locals and self._locals_held[account] >= most:
+            return f"{account} uses {most} local endpoints, the limit for one user"
         if not target.is_group:
             return None
         if target not in self._groups and len(self._groups) >= limits.groups:
@@ -101,16 +125,27 @@ class AssociationTable:
         held = self._groups_held.get(account, Tally())
         if target not in held and len(held) >= limits.groups_per_user:
             return f"{account} uses {limits.groups_per_user} groups, the limit for one user"
+        if held[target] >= limits.group_associations_per_user:
+            return f"{account} has {held[target]} associations with {target}, the limit for one user"
         return None
 
     def open(
-        self, channel: Channel, local: Endpoint | None, remote: Endpoint, target: Endpoint, now: float
+        self,
+        channel: Channel,
+        local: Endpoint | None,
+        remote: Endpoint,
+        target: Endpoint,
+        now: float,
+        transport: Flags = Flags.UDP_UNICAST,
     ) -> Association:
         """A new association without a direction. Ask full_for first."""
-        association = Association(self._aids.draw(), channel, local, remote, target, now)
+        association = Association(self._aids.draw(), channel, local, remote, target, now, transport)
         self._by_aid[association.aid] = association
         self._by_channel.setdefault(channel.number, {})[association.aid] = association
         self._held.add(channel.account)
+        if (channel.number, local) not in self._locals:
+            self._locals_held.add(channel.account)
+        self._locals.add((channel.number, local))
         if target.is_group:
             self._groups.add(target)
             self._groups_held.setdefault(channel.account, Tally()).add(target)
@@ -126,6 +161,9 @@ class AssociationTable:
             del self._by_channel[channel.number]
         self._aids.give_back(association.aid)
         self._held.remove(channel.account)
+        self._locals.remove((channel.number, association.local))
+        if (channel.number, association.local) not in self._locals:
+            self._locals_held.remove(channel.account)
         if target.is_group:
             self._groups.remove(target)
             self._groups_held[channel.account].remove(target)

@@ -18,21 +18,24 @@ from typing import Protocol
 
 from mcastsocks.address import Endpoint, IPAddress, unmapped_endpoint
 from mcastsocks.tables.associations import Association, AssociationTable, Channel
-from mcastsocks.tables.changes import AddEntry, AddReceiver, Change, Failed, RemoveEntry, Result
-from mcastsocks.tables.requests import Outcome, Refusal, change_of, entry_of, flaw_of_ttl, refuse
+from mcastsocks.tables.changes import AddEntry, ChangeEntry, Failed, Result
+from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
+from mcastsocks.tables.requests import Outcome, Refusal, entry_of, flaw_of_ttl, refuse
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Flags
+from mcastsocks.wire.options import Option, OptionType, resolved, sources_of
 from mcastsocks.wire.replies import ReplyCode, of_errno
 
-_TRANSPORTS = Flags.UDP_UNICAST | Flags.UDP_MULTICAST
+_TRANSPORTS = Flags.UDP_UNICAST | Flags.TCP_ENCAPSULATED | Flags.UDP_MULTICAST
 _MODES = Flags.MU_MODE | Flags.MM_MODE
-_PREFERENCES = _MODES | Flags.UDP_UNICAST  # next to UDP-MULTICAST the latter is a wish for MU
-_SUPPORTED = BOTH_DIRECTIONS | _TRANSPORTS | _MODES
+_WORD = {"mu": Flags.MU_MODE, "mm": Flags.MM_MODE}
+_SUPPORTED = BOTH_DIRECTIONS | _TRANSPORTS | _MODES | Flags.REPORT_SOURCE | Flags.EXTENDED
+_FILTERS = {OptionType.SOURCE_INCLUDE: True, OptionType.SOURCE_EXCLUDE: False}
 _SOURCE_SPECIFIC_V4 = ip_network("232.0.0.0/8")
 _SOURCE_SPECIFIC_V6 = IPv6Network("ff30::/12")  # RFC 4607: ff3x::/32, whatever the scope x
 
 
 class Verdict(Protocol):
-    """What the rules answered; `max_ttl` is the limit of the rule that allowed it."""
+    """What the rules answered; `max_ttl` and `modes` are limits of the rule that allowed it."""
 
     @property
     def allowed(self) -> bool: ...
@@ -42,6 +45,8 @@ class Verdict(Protocol):
     def reason(self) -> str: ...
     @property
     def max_ttl(self) -> int: ...
+    @property
+    def modes(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,17 @@ class Inquiry:
     request: ControlRequest
     channel: Channel
     association: Association | None  # when a direction is added
-    directions: Flags
-    multicast: bool
     local: Endpoint | None
     remote: Endpoint
+    sources: SourceFilter
+
+    @property
+    def directions(self) -> Flags:
+        return Flags(self.request.flags) & BOTH_DIRECTIONS
+
+    @property
+    def multicast(self) -> bool:
+        return bool(self.request.flags & Flags.UDP_MULTICAST)
 
     @property
     def target(self) -> Endpoint | None:
@@ -66,20 +78,18 @@ class Inquiry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A BIND that may go ahead, once the plane has applied the changes."""
+    """A BIND that may go ahead once the plane has applied the change; then the association is as wanted."""
 
     inquiry: Inquiry
     association: Association
-    ttl: int
-    max_ttl: int
-    rules: tuple[str, ...]
-    changes: tuple[Change, ...]
+    wanted: Association
+    change: AddEntry | ChangeEntry
 
 
 def examine_bind(table: AssociationTable, channel: Channel, request: ControlRequest) -> Refusal | Inquiry:
     """The checks that need nothing but the request and the table."""
     association = table.get(request.aid, channel) if request.aid else None
-    if flaw := _flaw_of_flags(request):
+    if flaw := _flaw_of_flags(request) or _flaw_of_options(request):
         return refuse(request, ReplyCode.GENERAL_FAILURE, flaw, _workable(request.flags))
     if request.aid and association is None:
         return refuse(request, ReplyCode.BAD_ASSOCIATION, f"no association {request.aid:08x} on this channel")
@@ -92,22 +102,22 @@ def examine_bind(table: AssociationTable, channel: Channel, request: ControlRequ
         local, remote = association.local, association.remote
     if remote is None:
         return refuse(request, ReplyCode.INVALID_ADDRESS, "REMOTE is unused")
-    multicast = bool(request.flags & Flags.UDP_MULTICAST)
-    receive_only = request.flags & BOTH_DIRECTIONS == Flags.RECEIVE_FROM
+    inquiry = Inquiry(request, channel, association, local, remote, _filter_of(request))
     if not isinstance(remote.host, str) and remote.host.is_unspecified:
         return refuse(request, ReplyCode.INVALID_ADDRESS, "REMOTE is the zero address")
-    if remote.port == 0 and (multicast or not receive_only):
+    if remote.port == 0 and (inquiry.multicast or inquiry.directions != Flags.RECEIVE_FROM):
         return refuse(request, ReplyCode.INVALID_ADDRESS, "REMOTE port is zero")
-    if not isinstance(remote.host, str) and (flaw := _flaw_of_group(remote.host, request.flags)):
+    if not isinstance(remote.host, str) and (flaw := _flaw_of_group(inquiry, remote.host)):
         return refuse(request, ReplyCode.BAD_GROUP, flaw)
     if association is not None and (association.local, association.remote) != (local, remote):
         return refuse(request, ReplyCode.BAD_CONTEXT, "the association has other addresses")
-    if association is not None and association.is_group != multicast:
+    if association is not None and association.transport & ~_MODES != _transport(request.flags):
         return refuse(request, ReplyCode.BAD_CONTEXT, "the association is of another kind")
     if local is not None and not local.address.is_unspecified and local.host != channel.peer:
-        return refuse(request, ReplyCode.NOT_ALLOWED, f"LOCAL {local.host} is not the address this channel comes from")
-    directions = Flags(request.flags) & BOTH_DIRECTIONS
-    return Inquiry(request, channel, association, directions, multicast, local, remote)
+        return refuse(request, ReplyCode.NOT_ALLOWED, f"LOCAL {local.host} is not the client's own address")
+    if local is not None and local == channel.inside:
+        return refuse(request, ReplyCode.NOT_ALLOWED, f"LOCAL {local} is the relay's own")
+    return inquiry
 
 
 def plan_bind(
@@ -115,49 +125,63 @@ def plan_bind(
 ) -> Refusal | Plan:
     """What the rules' verdicts, one for each direction asked, the TTL and the limits make of it."""
     request, channel = inquiry.request, inquiry.channel
-    if flaw := _flaw_of_group(target.address, request.flags):
+    if flaw := _flaw_of_group(inquiry, target.address):
         return refuse(request, ReplyCode.BAD_GROUP, flaw)
+    if flaw := _flaw_of_sources(inquiry.sources, target.address):
+        return refuse(request, ReplyCode.GENERAL_FAILURE, flaw)
     allowed = Flags(sum(direction for direction, verdict in verdicts.items() if verdict.allowed))
     for direction, verdict in verdicts.items():
         if not verdict.allowed:
             code = _refusal_code(inquiry.multicast, direction)
             return refuse(request, code, verdict.reason, _possible(request, allowed))
-    sending = verdicts.get(Flags.SEND_TO)
-    max_ttl = sending.max_ttl if sending is not None else 0
-    if inquiry.multicast and sending is not None and (flaw := flaw_of_ttl(request.ttl, max_ttl)):
+    sending = verdicts.get(Flags.SEND_TO) if inquiry.multicast else None
+    if sending is not None and (flaw := flaw_of_ttl(request.ttl, sending.max_ttl)):
         return refuse(request, ReplyCode.TTL_NOT_ALLOWED, flaw, _possible(request, allowed & ~Flags.SEND_TO))
+    mode = _mode(inquiry, target.address, verdicts)
+    if isinstance(mode, str):
+        return refuse(request, ReplyCode.GENERAL_FAILURE, mode, allowed | Flags.UDP_MULTICAST)
     association = inquiry.association
     if association is None:
-        if full := table.full_for(channel, target):
+        if full := table.full_for(channel, inquiry.local, target):
             return refuse(request, ReplyCode.GENERAL_FAILURE, full)
-        association = table.open(channel, inquiry.local, inquiry.remote, target, now)
-    ttl = request.ttl if inquiry.multicast and sending is not None else association.ttl
-    rules = tuple(dict.fromkeys(verdict.rule for verdict in verdicts.values()))
-    changes = _bind_changes(association, association.directions | inquiry.directions, ttl)
-    return Plan(inquiry, association, ttl, max_ttl or association.max_ttl, rules, changes)
+        transport = _transport(request.flags) | mode
+        association = table.open(channel, inquiry.local, inquiry.remote, target, now, transport)
+    wanted = _wanted(association, inquiry, verdicts)
+    change = ChangeEntry if association.directions else AddEntry
+    return Plan(inquiry, association, wanted, change(entry_of(wanted)))
 
 
-def conclude_bind(
-    table: AssociationTable, plan: Plan, results: Sequence[Result]
-) -> tuple[Refusal | Outcome, tuple[Change, ...]]:
-    """The answer, and what the plane must undo when a change failed."""
+def conclude_bind(table: AssociationTable, plan: Plan, results: Sequence[Result]) -> Refusal | Outcome:
+    """The answer to what became of the change."""
     association, request = plan.association, plan.inquiry.request
-    opened = not association.directions
-    for result in results:
-        if isinstance(result, Failed):
-            if opened:
-                table.close(association)
-            undo = _undo(plan, results) if opened else (change_of(association),)
-            code = ReplyCode.GENERAL_FAILURE if association.is_group else of_errno(result.errno)
-            return refuse(request, code, result.why), undo
-        association.outside = result.outside or association.outside
-    association.directions |= plan.inquiry.directions
-    association.ttl, association.max_ttl = plan.ttl, plan.max_ttl
-    association.rules = list(dict.fromkeys((*association.rules, *plan.rules)))
-    granted = plan.inquiry.directions | _granted_transport(request.flags)
+    opened, [result] = not association.directions, results
+    if isinstance(result, Failed):
+        if opened:
+            table.close(association)
+        code = ReplyCode.GENERAL_FAILURE if association.is_group else of_errno(result.errno)
+        return refuse(request, code, result.why)
+    association.adopt(plan.wanted)
+    association.outside = result.outside or association.outside
+    granted = plan.inquiry.directions | association.transport | (request.flags & Flags.REPORT_SOURCE)
+    options: tuple[Option, ...] = ()
+    if isinstance(association.remote.host, str) and request.flags & Flags.EXTENDED:
+        options, granted = (resolved(association.target.address),), granted | Flags.EXTENDED
     remote = association.target if association.is_group else association.outside
-    reply = ControlReply(ReplyCode.SUCCEEDED, request.tid, association.aid, granted, association.channel.relay, remote)
-    return Outcome(reply, association, opened=opened), ()
+    local = None if association.is_mm else association.channel.relay
+    reply = ControlReply(ReplyCode.SUCCEEDED, request.tid, association.aid, granted, local, remote, options)
+    return Outcome(reply, association, opened=opened)
+
+
+def _wanted(association: Association, inquiry: Inquiry, verdicts: Mapping[Flags, Verdict]) -> Association:
+    """The association with the directions asked as well: each comes with its own TTL, sources and reports."""
+    rules = tuple(dict.fromkeys((*association.rules, *(verdict.rule for verdict in verdicts.values()))))
+    wanted = replace(association, directions=association.directions | inquiry.directions, rules=rules)
+    if inquiry.multicast and Flags.SEND_TO in inquiry.directions:
+        wanted = replace(wanted, ttl=inquiry.request.ttl, max_ttl=verdicts[Flags.SEND_TO].max_ttl)
+    if Flags.RECEIVE_FROM in inquiry.directions:
+        reports = bool(inquiry.request.flags & Flags.REPORT_SOURCE)
+        wanted = replace(wanted, sources=inquiry.sources, reports_source=reports)
+    return wanted
 
 
 def _plain(endpoint: Endpoint | None) -> Endpoint | None:
@@ -166,6 +190,13 @@ def _plain(endpoint: Endpoint | None) -> Endpoint | None:
         return endpoint
     endpoint = unmapped_endpoint(endpoint)
     return endpoint if endpoint.port or not endpoint.address.is_unspecified else None
+
+
+def _filter_of(request: ControlRequest) -> SourceFilter:
+    for option in request.options:
+        if (include := _FILTERS.get(OptionType(option.kind))) is not None:
+            return SourceFilter(include, sources_of(option))
+    return ANY_SOURCE
 
 
 def _flaw_of_flags(request: ControlRequest) -> str | None:
@@ -181,28 +212,46 @@ def _flaw_of_flags(request: ControlRequest) -> str | None:
         return "MM-MODE with TCP-ENCAPSULATED"
     if flags & _MODES and not multicast:
         return "a mode without UDP-MULTICAST"
-    if flags & _PREFERENCES == Flags.MM_MODE:
-        return "MM-MODE is not supported here"
     if not (unicast or encapsulated or multicast):
         return "no transport: none of UDP-UNICAST, TCP-ENCAPSULATED, UDP-MULTICAST"
+    if flags & Flags.REPORT_SOURCE and not flags & Flags.RECEIVE_FROM:
+        return "REPORT-SOURCE without RECEIVE-FROM"
     if unknown := flags & ~_SUPPORTED:
         return f"FLAGS X'{unknown:04x}' are not supported here"
     return None
 
 
+def _flaw_of_options(request: ControlRequest) -> str | None:
+    if request.fault is not None and request.fault.reply == ReplyCode.GENERAL_FAILURE:
+        return str(request.fault)
+    kinds = [OptionType(option.kind) for option in request.options]
+    for kind in kinds:
+        if kind not in _FILTERS:
+            return f"option {kind.name} is not supported in a request here"
+    if len(kinds) > 1:
+        return "SOURCE-INCLUDE with SOURCE-EXCLUDE"
+    if kinds and (not request.flags & Flags.UDP_MULTICAST or not request.flags & Flags.RECEIVE_FROM):
+        return "a source filter without receiving a group"
+    return None
+
+
 def _workable(flags: int) -> int:
-    """FLAGS of a refusal for its flags: those bits asked that would have worked."""
+    """FLAGS of a refusal for its flags: those bits asked that would have worked together."""
+    if not flags & Flags.RECEIVE_FROM:
+        flags &= ~Flags.REPORT_SOURCE
+    if flags & Flags.UDP_UNICAST:
+        flags &= ~Flags.TCP_ENCAPSULATED
     if not flags & Flags.UDP_MULTICAST:
         flags &= ~_MODES
-    elif flags & _PREFERENCES == Flags.MM_MODE:
+    elif flags & Flags.TCP_ENCAPSULATED:
         flags &= ~Flags.MM_MODE
-    return flags & _SUPPORTED
+    return flags & _SUPPORTED & ~Flags.EXTENDED
 
 
-def _flaw_of_group(address: IPAddress, flags: int) -> str | None:
-    if address.is_multicast != bool(flags & Flags.UDP_MULTICAST):
+def _flaw_of_group(inquiry: Inquiry, address: IPAddress) -> str | None:
+    if address.is_multicast != inquiry.multicast:
         return f"{address} is {'a group' if address.is_multicast else 'not a group'}"
-    if not flags & Flags.RECEIVE_FROM or not address.is_multicast:
+    if Flags.RECEIVE_FROM not in inquiry.directions or not address.is_multicast or inquiry.sources.include:
         return None
     specific = (
         address in _SOURCE_SPECIFIC_V4
@@ -212,10 +261,20 @@ def _flaw_of_group(address: IPAddress, flags: int) -> str | None:
     return f"receiving {address} needs a list of sources (RFC 4607)" if specific else None
 
 
+def _flaw_of_sources(sources: SourceFilter, group: IPAddress) -> str | None:
+    if any(source.version != group.version for source in sources.sources):
+        return f"the sources are not of the family of {group}"
+    if any(source.is_multicast or source.is_unspecified for source in sources.sources):
+        return "a source is no unicast address"
+    return None
+
+
 def _refusal_code(multicast: bool, direction: Flags) -> ReplyCode:
     if not multicast:
         return ReplyCode.NOT_ALLOWED
-    return ReplyCode.GROUP_RECEIVE_NOT_ALLOWED if direction is Flags.RECEIVE_FROM else ReplyCode.GROUP_SEND_NOT_ALLOWED
+    if direction is Flags.RECEIVE_FROM:
+        return ReplyCode.GROUP_RECEIVE_NOT_ALLOWED
+    return ReplyCode.GROUP_SEND_NOT_ALLOWED
 
 
 def _possible(request: ControlRequest, directions: Flags) -> int:
@@ -223,19 +282,39 @@ def _possible(request: ControlRequest, directions: Flags) -> int:
     return directions | (request.flags & _TRANSPORTS) if directions else 0
 
 
-def _granted_transport(flags: int) -> Flags:
-    """The transport as asked; for groups the mode that was chosen, which is always MU."""
-    return Flags.UDP_MULTICAST | Flags.MU_MODE if flags & Flags.UDP_MULTICAST else Flags.UDP_UNICAST
+def _transport(flags: int) -> Flags:
+    """The transport asked, without the mode; UDP-UNICAST beside UDP-MULTICAST is a wish for MU and no transport."""
+    if flags & Flags.UDP_MULTICAST:
+        return Flags.UDP_MULTICAST | Flags(flags) & Flags.TCP_ENCAPSULATED
+    return Flags(flags) & Flags.TCP_ENCAPSULATED or Flags.UDP_UNICAST
 
 
-def _bind_changes(association: Association, directions: Flags, ttl: int) -> tuple[Change, ...]:
-    wanted = replace(association, directions=directions, ttl=ttl)
-    first: Change = change_of(wanted) if association.directions else AddEntry(entry_of(wanted))
-    if association.is_group and wanted.receives and not association.receives:
-        return first, AddReceiver(association.aid)
-    return (first,)
+def _mode(inquiry: Inquiry, group: IPAddress, verdicts: Mapping[Flags, Verdict]) -> Flags | str:
+    """The mode of a group's association, or why none is left.
 
-
-def _undo(plan: Plan, results: Sequence[Result]) -> tuple[Change, ...]:
-    added = results and not isinstance(results[0], Failed)
-    return (RemoveEntry(plan.association.aid),) if added else ()
+    An association keeps the mode it has. A preference is honoured where the rules allow it; without one, or where
+    they do not, their first mode is taken. What MM-mode cannot do (mcast §5.1: no header, no encapsulation, no other
+    family) leaves MU.
+    """
+    flags = inquiry.request.flags
+    if not inquiry.multicast:
+        return Flags.NONE
+    first, *others = verdicts.values()
+    modes = [mode for mode in first.modes if all(mode in verdict.modes for verdict in others)]
+    needs_mu = bool(flags & (Flags.TCP_ENCAPSULATED | Flags.REPORT_SOURCE)) or inquiry.sources != ANY_SOURCE
+    if needs_mu or group.version != inquiry.channel.peer.version:
+        modes = [mode for mode in modes if mode != "mm"]
+    if not modes:
+        return "the rules leave no mode that can do what is asked"
+    if inquiry.association is not None:
+        kept = inquiry.association.transport & _MODES
+        if all(_WORD[mode] != kept for mode in modes):
+            return (
+                f"the association is in {'MM' if kept == Flags.MM_MODE else 'MU'}-mode, which cannot do what is asked"
+            )
+        return kept
+    prefers_mu, prefers_mm = bool(flags & (Flags.MU_MODE | Flags.UDP_UNICAST)), bool(flags & Flags.MM_MODE)
+    if prefers_mu != prefers_mm:
+        preferred = "mu" if prefers_mu else "mm"
+        return _WORD[preferred if preferred in modes else modes[0]]
+    return _WORD[modes[0]]

@@ -5,25 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mcastsocks.address import Endpoint, SockAddr
+from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One association as a plane sees it.
+    """One association as a plane sees it; all that it has to make true.
 
-    `inside` is the relay's own address and port that the client faces; `client` is the socket address that
-    the client's datagrams come from, port 0 while it is to be learnt; `remote` is a destination or a group, always
-    with an address. Entries of one channel and client share an outside socket of each family.
+    `inside` is the relay's own address and port that the client faces; `client` is the socket address that the
+    client's datagrams come from, port 0 while it is to be learnt, None when they come over the control channel;
+    `remote` is a destination or a group, always with an address. Entries of one channel and client share an outside
+    socket of each family. What receives a group gets copies of it from the sources that `sources` admits; with `mm`
+    the group is multicast inside instead, and what the client multicasts there goes out.
     """
 
     aid: int
     channel: int
     inside: Endpoint
-    client: SockAddr
+    client: SockAddr | None
     remote: Endpoint
     sends: bool
     receives: bool
     ttl: int = 0
+    sources: SourceFilter = ANY_SOURCE
+    reports_source: bool = False
+    mm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +41,9 @@ class AddEntry:
 
 @dataclass(frozen=True, slots=True)
 class ChangeEntry:
-    """Other directions or another TTL for an association."""
+    """Other directions, TTL or sources for an association; its addresses stay. Done may carry its outside endpoint."""
 
-    aid: int
-    sends: bool
-    receives: bool
-    ttl: int
+    entry: Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +53,7 @@ class RemoveEntry:
     aid: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddReceiver:
-    """Copy the association's group to it; the first receiver makes the plane join."""
-
-    aid: int
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveReceiver:
-    """No more copies; the last receiver makes the plane leave."""
-
-    aid: int
-
-
-Change = AddEntry | ChangeEntry | RemoveEntry | AddReceiver | RemoveReceiver
+Change = AddEntry | ChangeEntry | RemoveEntry
 
 
 @dataclass(slots=True)
@@ -88,7 +77,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A change did not take place, and left nothing behind. `errno` may be 0."""
+    """A change did not take place, and everything is as it was. `errno` may be 0."""
 
     errno: int
     why: str

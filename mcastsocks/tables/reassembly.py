@@ -10,6 +10,8 @@ from mcastsocks.tables.tally import Tally
 
 LAST = 0x80
 _POSITION = 0x7F
+_PIECE_OCTETS = 256
+"""What a piece takes besides its octets, roughly: even empty ones are bounded."""
 
 
 class QueueEnd(StrEnum):
@@ -50,6 +52,10 @@ class _Queue:
     def is_complete(self) -> bool:
         return self.last is not None and len(self.pieces) == self.last
 
+    @property
+    def cost(self) -> int:
+        return self.octets + len(self.pieces) * _PIECE_OCTETS
+
     def whole(self) -> bytes:
         return b"".join(self.pieces[position] for position in sorted(self.pieces))
 
@@ -57,19 +63,18 @@ class _Queue:
 class Reassembly:
     """Pieces may come in any order; a datagram without fragmentation leaves the queues alone."""
 
-    def __init__(self, limits: ReassemblyLimits | None = None) -> None:
-        self._limits = limits or ReassemblyLimits()
+    def __init__(self, limits: ReassemblyLimits, ends: Counter[QueueEnd]) -> None:
+        self._limits, self._ends = limits, ends
         self._queues: OrderedDict[tuple[int, int], _Queue] = OrderedDict()  # oldest first: one timeout for all
         self._held: Tally[int] = Tally()
         self._octets = 0
-        self.ends: Counter[QueueEnd] = Counter()
 
     def __len__(self) -> int:
         return len(self._queues)
 
     @property
     def octets(self) -> int:
-        """What all the pieces hold."""
+        """What all the pieces take, their own overhead included."""
         return self._octets
 
     def add(self, aid: int, dgid: int, frag: int, body: bytes, max_octets: int, now: float) -> bytes | None:
@@ -85,7 +90,7 @@ class Reassembly:
         if position not in queue.pieces:
             queue.pieces[position] = body
             queue.octets += len(body)
-            self._octets += len(body)
+            self._octets += len(body) + _PIECE_OCTETS
         if queue.octets > max_octets:
             self._end(key, QueueEnd.TOO_LARGE)
             return None
@@ -121,5 +126,5 @@ class Reassembly:
     def _end(self, key: tuple[int, int], how: QueueEnd) -> None:
         queue = self._queues.pop(key)
         self._held.remove(key[0])
-        self._octets -= queue.octets
-        self.ends[how] += 1
+        self._octets -= queue.cost
+        self._ends[how] += 1

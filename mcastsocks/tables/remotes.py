@@ -29,6 +29,9 @@ class RemoteIndex:
         _remove(self._exact, (host, port), aid)
         _remove(self._by_address, host, aid)
 
+    def holds(self, host: str, port: int, aid: int) -> bool:
+        return aid in self._exact.get((host, port), ())
+
     def match(self, host: str, port: int) -> int | None:
         """The AID that a datagram from host and port belongs to; None when nobody expects it."""
         aids = self._exact.get((host, port)) or self._exact.get((host, 0)) or self._by_address.get(host)

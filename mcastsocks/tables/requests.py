@@ -13,12 +13,12 @@ from mcastsocks.tables.changes import (
     Entry,
     Failed,
     RemoveEntry,
-    RemoveReceiver,
     Result,
     Traffic,
 )
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Flags, UdpCommand
-from mcastsocks.wire.replies import ReplyCode
+from mcastsocks.wire.options import reason
+from mcastsocks.wire.replies import ReplyCode, meaning
 
 _TTL_MAX = 255
 
@@ -33,25 +33,27 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A request that succeeded. `ended` is set when its association is over, with what it moved."""
+    """A BIND that succeeded."""
 
     reply: ControlReply
     association: Association
     opened: bool = False
-    ended: Traffic | None = None
 
 
 def refuse(request: ControlRequest, code: ReplyCode, why: str, flags: int = 0) -> Refusal:
     """A failure reply.
 
-    RELEASE echoes its FLAGS, and both it and SET TTL their AID; of a BIND everything behind TID is zero, and FLAGS
-    say what could have been met.
+    RELEASE echoes its FLAGS, and both it and SET TTL their AID; of a BIND everything behind TID is zero, FLAGS say
+    what could have been met, and a REASON follows when the client knows of options.
     """
     if request.command == UdpCommand.RELEASE:
         return Refusal(ControlReply(code, request.tid, request.aid, request.flags), why)
     if request.command == UdpCommand.SET_TTL:
         return Refusal(ControlReply(code, request.tid, request.aid), why)
-    return Refusal(ControlReply(code, request.tid, flags=flags), why)
+    if not request.flags & Flags.EXTENDED:
+        return Refusal(ControlReply(code, request.tid, flags=flags), why)
+    options = (reason(f"{meaning(code)}: {why}"),)
+    return Refusal(ControlReply(code, request.tid, flags=flags | Flags.EXTENDED, options=options), why)
 
 
 def flaw_of_ttl(ttl: int, max_ttl: int) -> str | None:
@@ -73,16 +75,9 @@ def release(table: AssociationTable, channel: Channel, request: ControlRequest) 
     return association, association.directions & ~given_up
 
 
-def changes_to_keep(association: Association, kept: Flags) -> tuple[Change, ...]:
+def change_to_keep(association: Association, kept: Flags) -> ChangeEntry | RemoveEntry:
     """How a plane gets from the association's directions to fewer, none included."""
-    changes: list[Change] = []
-    if association.is_group and association.receives and Flags.RECEIVE_FROM not in kept:
-        changes.append(RemoveReceiver(association.aid))
-    if kept:
-        changes.append(change_of(replace(association, directions=kept)))
-    else:
-        changes.append(RemoveEntry(association.aid))
-    return tuple(changes)
+    return ChangeEntry(entry_of(replace(association, directions=kept))) if kept else RemoveEntry(association.aid)
 
 
 def conclude_release(
@@ -93,10 +88,10 @@ def conclude_release(
         association.directions = kept
         return None
     table.close(association)
-    last = results[-1]
-    if isinstance(last, Failed) or last.traffic is None:
-        raise LocalError(f"the plane did not know association {association.aid:08x}: {last}")
-    return last.traffic
+    [result] = results
+    if isinstance(result, Failed) or result.traffic is None:
+        raise LocalError(f"the plane did not know association {association.aid:08x}: {result}")
+    return result.traffic
 
 
 def released_reply(request: ControlRequest) -> ControlReply:
@@ -113,7 +108,7 @@ def set_ttl(table: AssociationTable, channel: Channel, request: ControlRequest) 
     if flaw := flaw_of_ttl(request.ttl, association.max_ttl):
         return refuse(request, ReplyCode.TTL_NOT_ALLOWED, flaw)
     association.ttl = request.ttl
-    return association, change_of(association)
+    return association, ChangeEntry(entry_of(association))
 
 
 def ttl_reply(request: ControlRequest) -> ControlReply:
@@ -124,14 +119,10 @@ def unknown_command(request: ControlRequest) -> Refusal:
     return refuse(request, ReplyCode.COMMAND_NOT_SUPPORTED, f"unknown command X'{request.command:02x}'")
 
 
-def change_of(association: Association) -> ChangeEntry:
-    return ChangeEntry(association.aid, association.sends, association.receives, association.ttl)
-
-
 def entry_of(association: Association) -> Entry:
     channel, local = association.channel, association.local
     host, _, *zone = channel.peer_sockaddr
-    client = (host, local.port if local is not None else 0, *zone)
+    client = None if association.is_encapsulated else (host, local.port if local is not None else 0, *zone)
     return Entry(
         association.aid,
         channel.number,
@@ -141,4 +132,7 @@ def entry_of(association: Association) -> Entry:
         association.sends,
         association.receives,
         association.ttl,
+        association.sources,
+        association.reports_source,
+        association.is_mm,
     )

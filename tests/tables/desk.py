@@ -16,6 +16,7 @@ from mcastsocks.tables.bind import Inquiry
 from mcastsocks.tables.changes import Change
 from mcastsocks.tables.requests import Refusal
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Flags, UdpCommand
+from mcastsocks.wire.options import Option, OptionType, sources
 from mcastsocks.wire.replies import ReplyCode
 from tests.fakes import RecordingPlane
 
@@ -28,6 +29,7 @@ NONE, R, S, U, M, MU, MM = (
     Flags.MU_MODE,
     Flags.MM_MODE,
 )
+ENC, REPORT, EXT = Flags.TCP_ENCAPSULATED, Flags.REPORT_SOURCE, Flags.EXTENDED
 RELAY = Endpoint(ip_address("192.0.2.1"), 1080)
 ROOMY = TableLimits(associations=100, associations_per_user=100, groups=100, groups_per_user=100)
 MAX_TTL = 32
@@ -49,9 +51,24 @@ NAME = at("group.example", 5004)
 
 
 def binding(
-    flags: int = R | M, remote: Endpoint | None = GROUP, *, aid: int = 0, ttl: int = 0, local: Endpoint | None = LOCAL
+    flags: int = R | M,
+    remote: Endpoint | None = GROUP,
+    *options: Option,
+    aid: int = 0,
+    ttl: int = 0,
+    local: Endpoint | None = LOCAL,
 ) -> ControlRequest:
-    return ControlRequest(UdpCommand.BIND, 0x0102, aid, flags, ttl, local, remote)
+    """A UDP BIND; EXTENDED where there are options."""
+    flags |= EXT if options else 0
+    return ControlRequest(UdpCommand.BIND, 0x0102, aid, flags, ttl, local, remote, options)
+
+
+def including(*addresses: str) -> Option:
+    return sources(OptionType.SOURCE_INCLUDE, [ip_address(address) for address in addresses])
+
+
+def excluding(*addresses: str) -> Option:
+    return sources(OptionType.SOURCE_EXCLUDE, [ip_address(address) for address in addresses])
 
 
 def releasing(aid: int, flags: int = BOTH_DIRECTIONS) -> ControlRequest:
@@ -79,6 +96,7 @@ class Verdict:
     rule: str
     max_ttl: int
     reason: str = "no rule allows it"
+    modes: tuple[str, ...] = ("mu",)
 
 
 class Desk:
@@ -89,10 +107,10 @@ class Desk:
         self.plane = RecordingPlane()
         self.denied = NONE
         self.max_ttl = MAX_TTL
+        self.modes: tuple[str, ...] = ("mu",)
         self.rule = "rules[0]"
         self.names: dict[str, IPAddress] = {"group.example": GROUP.address, "host.example": HOST.address}
         self.now = 0.0
-        self.undone: list[Change] = []
 
     def ask(self, request: ControlRequest, by: Channel | None = None) -> ControlReply:
         by = by or channel()
@@ -127,7 +145,7 @@ class Desk:
             self.end(association, NONE)
 
     def end(self, association: Association, kept: Flags) -> None:
-        results = self.plane.apply(requests.changes_to_keep(association, kept))
+        results = self.plane.apply([requests.change_to_keep(association, kept)])
         requests.conclude_release(self.table, association, kept, results)
 
     def _bind(self, request: ControlRequest, by: Channel) -> ControlReply:
@@ -140,10 +158,7 @@ class Desk:
         plan = bind.plan_bind(self.table, inquiry, target, self._verdicts(inquiry), self.now)
         if isinstance(plan, Refusal):
             return plan.reply
-        outcome, undo = bind.conclude_bind(self.table, plan, self.plane.apply(plan.changes))
-        self.undone = list(undo)
-        self.plane.apply(undo)
-        return outcome.reply
+        return bind.conclude_bind(self.table, plan, self.plane.apply([plan.change])).reply
 
     def _resolve(self, remote: Endpoint) -> Endpoint | None:
         address = self.names.get(str(remote.host))
@@ -151,7 +166,10 @@ class Desk:
 
     def _verdicts(self, inquiry: Inquiry) -> dict[Flags, Verdict]:
         asked = (direction for direction in (R, S) if direction in inquiry.directions)
-        return {direction: Verdict(direction not in self.denied, self.rule, self.max_ttl) for direction in asked}
+        return {
+            direction: Verdict(direction not in self.denied, self.rule, self.max_ttl, modes=self.modes)
+            for direction in asked
+        }
 
 
 def conforms(plane: RecordingPlane) -> Plane:

@@ -80,6 +80,10 @@ LIMITS = [
     ("groups_per_user", 2, [GROUP, GROUP_V6], [], SAME_ADDRESS_OTHER_PORT, PER_USER),
     ("groups_per_user", 2, [GROUP, GROUP_V6], [], GROUP, None),
     ("groups_per_user", 2, [GROUP, GROUP_V6], [], HOST, None),
+    ("group_associations_per_user", 2, [GROUP], [GROUP, GROUP], GROUP, None),
+    ("group_associations_per_user", 2, [GROUP, GROUP], [], GROUP, PER_USER),
+    ("group_associations_per_user", 2, [GROUP, GROUP], [], SAME_ADDRESS_OTHER_PORT, None),
+    ("group_associations_per_user", 2, [HOST, HOST], [], HOST, None),
 ]
 
 
@@ -94,9 +98,9 @@ def test_limit_counts_what_is_held(
     table = AssociationTable(limited(which, limit))
     opened(table, ALICE, *alices)
     opened(table, BOB, *bobs)
-    full = table.full_for(ALICE, asked)
+    full = table.full_for(ALICE, LOCAL, asked)
     assert (full and full[: len(refusal or "")]) == refusal
-    assert full == table.full_for(ALICES_OTHER, asked), "an account is limited over all its channels"
+    assert full == table.full_for(ALICES_OTHER, LOCAL, asked), "an account is limited over all its channels"
 
 
 @pytest.mark.parametrize("which", ["associations", "associations_per_user", "groups", "groups_per_user"])
@@ -104,10 +108,10 @@ def test_every_count_returns_to_zero(which: str) -> None:
     table = AssociationTable(limited(which, 2))
     for _ in range(3):
         held = [*opened(table, ALICE, GROUP), *opened(table, ALICES_OTHER, GROUP_V6)]
-        assert table.full_for(ALICE, SAME_ADDRESS_OTHER_PORT) is not None
+        assert table.full_for(ALICE, LOCAL, SAME_ADDRESS_OTHER_PORT) is not None
         for association in held:
             table.close(association)
-            assert table.full_for(ALICE, SAME_ADDRESS_OTHER_PORT) is None
+            assert table.full_for(ALICE, LOCAL, SAME_ADDRESS_OTHER_PORT) is None
         assert len(table) == 0
 
 
@@ -115,6 +119,42 @@ def test_group_counts_until_its_last_association_goes() -> None:
     table = AssociationTable(limited("groups", 1))
     first, second = opened(table, ALICE, GROUP, GROUP)
     table.close(first)
-    assert table.full_for(BOB, GROUP_V6) is not None
+    assert table.full_for(BOB, LOCAL, GROUP_V6) is not None
     table.close(second)
-    assert table.full_for(BOB, GROUP_V6) is None
+    assert table.full_for(BOB, LOCAL, GROUP_V6) is None
+
+
+@pytest.mark.parametrize(
+    ("by", "local", "has_room"),
+    [
+        (ALICE, LOCAL, True),  # in use already
+        (ALICE, None, True),
+        (ALICE, at("192.0.2.10", 5005), False),
+        (ALICES_OTHER, LOCAL, False),  # of another connection, hence another socket
+        (BOB, LOCAL, True),
+    ],
+)
+def test_user_has_a_number_of_local_endpoints_over_all_channels(
+    by: Channel, local: Endpoint | None, has_room: bool
+) -> None:
+    table = AssociationTable(limited("local_endpoints_per_user", 2))
+    for endpoint in (LOCAL, None, LOCAL):
+        table.open(ALICE, endpoint, HOST, HOST, now=1.0)
+    assert (table.full_for(by, local, HOST) is None) == has_room
+
+
+def test_local_endpoint_counts_until_its_last_association_goes() -> None:
+    table = AssociationTable(limited("local_endpoints_per_user", 1))
+    first, second = opened(table, ALICE, HOST, GROUP)
+    table.close(first)
+    assert table.full_for(ALICE, None, HOST) is not None
+    table.close(second)
+    assert table.full_for(ALICE, None, HOST) is None
+
+
+def test_association_of_a_group_counts_until_it_goes() -> None:
+    table = AssociationTable(limited("group_associations_per_user", 1))
+    (association,) = opened(table, ALICE, GROUP)
+    assert table.full_for(ALICES_OTHER, LOCAL, GROUP) is not None
+    table.close(association)
+    assert table.full_for(ALICES_OTHER, LOCAL, GROUP) is None

@@ -1,6 +1,7 @@
 """What a granted UDP BIND says and does, how directions are added, and what remains when a plane fails."""
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 from mcastsocks.address import Endpoint
 from mcastsocks.tables.aids import AidPool
 from mcastsocks.tables.associations import AssociationTable
-from mcastsocks.tables.changes import AddEntry, AddReceiver, ChangeEntry, Entry, RemoveEntry
+from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Entry
 from mcastsocks.wire.control import ControlReply, ControlRequest, parse_message
+from mcastsocks.wire.options import Option, reason
 from mcastsocks.wire.replies import ReplyCode
 from tests.tables.desk import (
+    ENC,
+    EXT,
     GROUP,
     GROUP_V6,
     HOST,
@@ -24,6 +28,7 @@ from tests.tables.desk import (
     NAME,
     PEER,
     RELAY,
+    REPORT,
     ROOMY,
     Desk,
     M,
@@ -34,6 +39,8 @@ from tests.tables.desk import (
     binding,
     channel,
     conforms,
+    excluding,
+    including,
     kinds,
 )
 from tests.vectors import octets
@@ -104,12 +111,6 @@ def test_success_names_where_to_send_and_who_sends_outside(flags: int, remote: E
     assert reply == ControlReply(0, 0x0102, reply.aid, reply.flags, local=RELAY, remote=replied)
 
 
-def test_options_are_neither_granted_nor_written() -> None:
-    desk = Desk()
-    reply = desk.ask(binding(0x8000 | R | M))
-    assert (reply.code, reply.flags, reply.options) == (ReplyCode.GENERAL_FAILURE, R | M, ())
-
-
 @pytest.mark.parametrize(
     ("local", "peer", "client"),
     [
@@ -130,18 +131,21 @@ def test_plane_is_told_where_the_client_is(local: Endpoint | None, peer: str, cl
     assert desk.plane.changes == [AddEntry(expected)]
 
 
-def test_receiver_is_added_behind_its_entry() -> None:
+def test_one_change_says_all_of_a_new_association() -> None:
     desk = Desk()
     association = desk.opened(binding(R | S | M, ttl=16))
     entry = Entry(association.aid, 1, RELAY, (PEER, 5004), GROUP, sends=True, receives=True, ttl=16)
-    assert desk.plane.changes == [AddEntry(entry), AddReceiver(association.aid)]
+    assert desk.plane.changes == [AddEntry(entry)]
 
 
-@pytest.mark.parametrize(("flags", "remote"), [(S | M, GROUP), (R | U, HOST), (R | S | U, HOST)])
-def test_only_who_receives_a_group_is_a_receiver(flags: int, remote: Endpoint) -> None:
+@pytest.mark.parametrize(
+    ("flags", "remote", "joined"),
+    [(R | M, GROUP, True), (R | S | M, GROUP, True), (S | M, GROUP, False), (R | U, HOST, False)],
+)
+def test_only_who_receives_a_group_is_a_receiver(flags: int, remote: Endpoint, joined: bool) -> None:
     desk = Desk()
-    desk.opened(binding(flags, remote, ttl=1))
-    assert kinds(desk.plane.changes) == ["AddEntry"]
+    association = desk.opened(binding(flags, remote, ttl=1))
+    assert desk.plane.receivers == ({remote: [association.aid]} if joined else {})
 
 
 def test_second_receiver_keeps_one_kernel_membership() -> None:
@@ -169,7 +173,7 @@ def test_association_remembers_what_was_asked_and_where_it_goes() -> None:
     association = desk.opened(binding(R | S | M, NAME, ttl=3))
     assert (association.local, association.remote, association.target) == (LOCAL, NAME, GROUP)
     assert (association.opened_at, association.ttl, association.max_ttl) == (12.5, 3, MAX_TTL)
-    assert association.rules == ["rules[0]"]
+    assert association.rules == ("rules[0]",)
 
 
 def test_rules_that_granted_something_are_noted_once_each() -> None:
@@ -178,28 +182,30 @@ def test_rules_that_granted_something_are_noted_once_each() -> None:
     desk.rule = "rules[3]"
     desk.ask(binding(S | M, aid=association.aid, ttl=1))
     desk.ask(binding(R | S | M, aid=association.aid, ttl=1))
-    assert association.rules == ["rules[0]", "rules[3]"]
+    assert association.rules == ("rules[0]", "rules[3]")
 
 
 # --- adding a direction ---
 
 
 @pytest.mark.parametrize(
-    ("held", "asked", "changes"),
+    ("held", "asked"),
     [
-        (R | M, S | M, ["ChangeEntry"]),
-        (R | M, R | S | M, ["ChangeEntry"]),
-        (R | M, R | M, ["ChangeEntry"]),
-        (S | M, R | M, ["ChangeEntry", "AddReceiver"]),
-        (S | M, R | S | M, ["ChangeEntry", "AddReceiver"]),
-        (S | M, S | M, ["ChangeEntry"]),
-        (R | S | M, R | S | M, ["ChangeEntry"]),
-        (R | U, S | U, ["ChangeEntry"]),
-        (S | U, R | U, ["ChangeEntry"]),
-        (R | S | U, R | U, ["ChangeEntry"]),
+        (R | M, S | M),
+        (R | M, R | S | M),
+        (R | M, R | M),
+        (S | M, R | M),
+        (S | M, R | S | M),
+        (S | M, S | M),
+        (R | S | M, R | S | M),
+        (R | U, S | U),
+        (S | U, R | U),
+        (R | S | U, R | U),
+        (R | ENC, S | ENC),
+        (S | M | ENC, R | M | ENC),
     ],
 )
-def test_direction_is_added_to_those_held(held: int, asked: int, changes: list[str]) -> None:
+def test_direction_is_added_to_those_held(held: int, asked: int) -> None:
     desk = Desk()
     remote = GROUP if held & M else HOST
     association = desk.opened(binding(held, remote, ttl=7))
@@ -209,10 +215,13 @@ def test_direction_is_added_to_those_held(held: int, asked: int, changes: list[s
     assert (reply.code, reply.aid, reply.local) == (0x00, association.aid, RELAY)
     assert reply.remote == (GROUP if held & M else at("203.0.113.1", 50_123))
     assert reply.flags & (R | S) == asked & (R | S)
-    assert kinds(desk.plane.changes) == changes
+    assert kinds(desk.plane.changes) == ["ChangeEntry"]
     assert association.directions == (held | asked) & (R | S)
     entry = desk.plane.entries[association.aid]
     assert (entry.sends, entry.receives) == (association.sends, association.receives)
+    receives_group = bool(held & M and (held | asked) & R)
+    assert desk.plane.receivers == ({GROUP: [association.aid]} if receives_group else {})
+    assert desk.plane.memberships == [("join", GROUP)] * receives_group
     assert len(desk.table) == 1
 
 
@@ -304,12 +313,20 @@ def test_added_direction_is_not_held_up_by_limits_on_new_associations() -> None:
 # --- a plane that fails ---
 
 
-def test_a_failed_join_takes_the_entry_back_and_is_a_general_failure() -> None:
+def state(desk: Desk) -> tuple[Any, ...]:
+    """All that a failure must leave as it was."""
+    held = [replace(association) for association in desk.table.of_channel(channel())]
+    receivers = {group: list(aids) for group, aids in desk.plane.receivers.items()}
+    return held, dict(desk.plane.entries), receivers, list(desk.plane.memberships), list(desk.plane.changes)
+
+
+def test_a_failed_join_opens_nothing_and_is_a_general_failure() -> None:
     desk = Desk()
-    desk.plane.fail(AddReceiver, errno.ENETUNREACH)
+    before = state(desk)
+    desk.plane.fail_join(errno.ENETUNREACH)
     assert desk.ask(binding()) == ControlReply(0x01, 0x0102)
-    assert kinds(desk.undone) == ["RemoveEntry"]
-    assert (len(desk.table), desk.plane.entries, desk.plane.memberships) == (0, {}, [])
+    assert (len(desk.table), state(desk)) == (0, before)
+    assert desk.ask(binding()).code == 0x00
 
 
 @pytest.mark.parametrize(
@@ -322,41 +339,64 @@ def test_a_failed_join_takes_the_entry_back_and_is_a_general_failure() -> None:
         (0, 0x01),
     ],
 )
-def test_a_host_that_cannot_be_reached_is_told_by_its_code(number: int, code: int) -> None:
+@pytest.mark.parametrize("transport", [U, ENC])
+def test_a_host_that_cannot_be_reached_is_told_by_its_code(number: int, code: int, transport: int) -> None:
     desk = Desk()
     desk.plane.fail(AddEntry, number)
-    assert desk.ask(binding(R | S | U, HOST)) == ControlReply(code, 0x0102)
-    assert (desk.undone, len(desk.table), desk.plane.entries) == ([], 0, {})
+    assert desk.ask(binding(R | S | transport, HOST)) == ControlReply(code, 0x0102)
+    assert (len(desk.table), desk.plane.changes, desk.plane.entries) == (0, [], {})
+
+
+def test_reason_of_a_plane_that_failed_is_told_to_who_knows_of_options() -> None:
+    desk = Desk()
+    desk.plane.fail_join(errno.ENOBUFS, "the kernel's limit: igmp_max_memberships")
+    reply = desk.ask(binding(R | M | EXT))
+    assert reply.options == (reason("general failure: the kernel's limit: igmp_max_memberships"),)
+    assert (reply.code, reply.aid, reply.flags) == (0x01, 0, EXT)
+
+
+def fail_change(desk: Desk) -> None:
+    desk.plane.fail(ChangeEntry)
+
+
+def fail_join(desk: Desk) -> None:
+    desk.plane.fail_join()
 
 
 @pytest.mark.parametrize(
-    ("failing", "held", "asked", "done"),
+    ("fail", "held", "asked", "options"),
     [
-        (ChangeEntry, R | M, S | M, []),
-        (ChangeEntry, S | M, R | S | M, []),
-        (AddReceiver, S | M, R | M, ["ChangeEntry"]),
-        (AddReceiver, S | M, R | S | M, ["ChangeEntry"]),
+        (fail_change, R | M, S | M, ()),
+        (fail_change, S | M, R | S | M, ()),
+        (fail_change, R | S | M, R | S | M | REPORT, (excluding("198.51.100.9"),)),
+        (fail_change, R | U, S | U, ()),
+        (fail_join, S | M, R | M, ()),
+        (fail_join, S | M, R | S | M | REPORT, (including("198.51.100.9"),)),
     ],
 )
-def test_a_direction_that_cannot_be_added_leaves_the_others_as_they_were(
-    failing: type[ChangeEntry | AddReceiver], held: int, asked: int, done: list[str]
+def test_what_cannot_be_changed_leaves_everything_as_it_was(
+    fail: Callable[[Desk], None], held: int, asked: int, options: tuple[Option, ...]
 ) -> None:
     desk = Desk()
-    association = desk.opened(binding(held, ttl=7))
-    ttl, before = association.ttl, (desk.plane.entries[association.aid], dict(desk.plane.receivers))
-    desk.plane.changes.clear()
-    desk.plane.fail(failing)
-    assert desk.ask(binding(asked, aid=association.aid, ttl=9)) == ControlReply(0x01, 0x0102)
-    assert kinds(desk.plane.changes) == [*done, "ChangeEntry"]  # the last one is the undoing
-    assert (desk.plane.entries[association.aid], desk.plane.receivers) == before
-    assert (association.directions, association.ttl, len(desk.table)) == (held & (R | S), ttl, 1)
-    assert desk.ask(binding(asked, aid=association.aid, ttl=9)).code == 0x00
+    remote = GROUP if held & M else HOST
+    association = desk.opened(binding(held, remote, ttl=7))
+    desk.rule = "rules[3]"
+    desk.max_ttl = 99
+    before = state(desk)
+    request = binding(asked, remote, *options, aid=association.aid, ttl=9)
+    fail(desk)
+    reply = desk.ask(request)
+    assert replace(reply, options=()) == ControlReply(0x01, 0x0102, flags=EXT if options else 0)
+    assert state(desk) == before
+    assert desk.ask(request).code == 0x00
+    assert state(desk) != before
 
 
-def test_success_undoes_nothing() -> None:
+@pytest.mark.parametrize("kind", [AddEntry, ChangeEntry])
+def test_success_takes_one_change(kind: type[Change]) -> None:
     desk = Desk()
     association = desk.opened(binding())
-    assert desk.undone == []
-    desk.ask(binding(S | M, aid=association.aid, ttl=1))
-    assert desk.undone == []
-    assert RemoveEntry(association.aid) not in desk.plane.changes
+    if kind is ChangeEntry:
+        desk.plane.changes.clear()
+        assert desk.ask(binding(S | M, aid=association.aid, ttl=1)).code == 0x00
+    assert kinds(desk.plane.changes) == [kind.__name__]

@@ -1,6 +1,8 @@
 """UDP RELEASE and SET TTL, whose replies echo what they were asked."""
 
 from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -8,22 +10,32 @@ from mcastsocks.address import Endpoint
 from mcastsocks.errors import LocalError, WireError
 from mcastsocks.tables import requests
 from mcastsocks.tables.associations import Association, AssociationTable
-from mcastsocks.tables.changes import ChangeEntry, Done, Failed, RemoveEntry, Traffic
-from mcastsocks.wire.control import ControlReply, ControlRequest, parse_message
-from mcastsocks.wire.replies import ReplyCode
+from mcastsocks.tables.changes import ChangeEntry, Done, Entry, Failed, RemoveEntry, Traffic
+from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
+from mcastsocks.wire.control import ControlReply, ControlRequest, Flags, parse_message
+from mcastsocks.wire.options import Option, reason
+from mcastsocks.wire.replies import ReplyCode, meaning
 from tests.tables.desk import (
+    ENC,
+    EXT,
     GROUP,
     HOST,
     MAX_TTL,
     NONE,
+    PEER,
+    RELAY,
+    REPORT,
     ROOMY,
     Desk,
     M,
     R,
     S,
     U,
+    at,
     binding,
     channel,
+    excluding,
+    including,
     kinds,
     releasing,
     setting_ttl,
@@ -32,6 +44,7 @@ from tests.tables.test_bind import OneAid
 from tests.vectors import octets
 
 NOBODYS = 0x01020304
+SOURCE = ip_address("198.51.100.9")
 
 
 def golden(name: str) -> ControlRequest:
@@ -98,24 +111,41 @@ def test_release_gives_up_the_directions_named_and_echoes_its_flags(
         assert (len(desk.table), desk.plane.entries, desk.plane.receivers) == (0, {}, {})
 
 
-@pytest.mark.parametrize(
-    ("kept", "changes"),
-    [
-        (S, ["RemoveReceiver", "ChangeEntry"]),
-        (R, ["ChangeEntry"]),
-        (NONE, ["RemoveReceiver", "RemoveEntry"]),
-        (R | S, ["ChangeEntry"]),
-    ],
-)
-def test_receiver_is_removed_exactly_when_its_direction_ends(kept: int, changes: list[str]) -> None:
-    association = Desk().opened(binding(R | S | M, ttl=1))
-    assert kinds(requests.changes_to_keep(association, association.directions & kept)) == changes
+@pytest.mark.parametrize("kept", [R, S, R | S])
+def test_what_is_kept_is_told_to_the_plane_with_all_that_belongs_to_it(kept: Flags) -> None:
+    desk = Desk()
+    association = desk.opened(binding(R | S | M | REPORT, GROUP, including("198.51.100.9"), ttl=5))
+    held = desk.plane.entries[association.aid]
+    expected = replace(held, receives=bool(kept & R), sends=bool(kept & S))
+    assert requests.change_to_keep(association, kept) == ChangeEntry(expected)
+    assert association.directions == R | S, "nothing is given up before the plane has"
 
 
-@pytest.mark.parametrize(("flags", "remote"), [(S | M, GROUP), (R | S | U, HOST)])
-def test_who_is_no_receiver_is_not_removed_as_one(flags: int, remote: Endpoint) -> None:
+@pytest.mark.parametrize(("flags", "remote"), [(R | S | M, GROUP), (S | M, GROUP), (R | S | U, HOST)])
+def test_what_keeps_nothing_is_removed(flags: int, remote: Endpoint) -> None:
     association = Desk().opened(binding(flags, remote, ttl=1))
-    assert requests.changes_to_keep(association, NONE) == (RemoveEntry(association.aid),)
+    assert requests.change_to_keep(association, NONE) == RemoveEntry(association.aid)
+
+
+@pytest.mark.parametrize(("given_up", "receivers"), [(R, []), (S, [GROUP]), (R | S, [])])
+def test_group_is_left_exactly_when_its_last_receiver_gives_up_receiving(
+    given_up: int, receivers: list[Endpoint]
+) -> None:
+    desk = Desk()
+    association = desk.opened(binding(R | S | M, ttl=1))
+    desk.ask(releasing(association.aid, given_up))
+    assert list(desk.plane.receivers) == receivers
+    assert (("leave", GROUP) in desk.plane.memberships) == (not receivers)
+
+
+def test_who_stays_is_still_sent_what_another_filter_let_in_for_both() -> None:
+    desk = Desk()
+    any_source = desk.opened(binding())
+    one_source = desk.opened(binding(R | M, GROUP, including("198.51.100.9"), local=at(PEER, 5005)))
+    assert desk.plane.admitted(GROUP) == ANY_SOURCE
+    desk.ask(releasing(any_source.aid))
+    assert desk.plane.admitted(GROUP) == one_source.sources == SourceFilter(True, frozenset((SOURCE,)))
+    assert desk.plane.memberships == [("join", GROUP)]
 
 
 @pytest.mark.parametrize(
@@ -170,16 +200,16 @@ def concluded(kept: int, *results: Done | Failed) -> tuple[Desk, Association, Tr
 
 def test_what_an_association_moved_is_told_when_it_ends_and_not_before() -> None:
     moved = Traffic(to_remote_datagrams=3)
-    desk, association, traffic = concluded(NONE, Done(), Done(traffic=moved))
+    desk, association, traffic = concluded(NONE, Done(traffic=moved))
     assert (len(desk.table), traffic) == (0, moved)
-    desk, association, traffic = concluded(S, Done(), Done())
+    desk, association, traffic = concluded(S, Done())
     assert (len(desk.table), association.directions, traffic) == (1, S, None)
 
 
-@pytest.mark.parametrize("results", [(Done(), Failed(0, "no such entry")), (Failed(0, "why"),), (Done(), Done())])
-def test_a_plane_that_does_not_know_an_association_is_our_error(results: tuple[Done | Failed, ...]) -> None:
+@pytest.mark.parametrize("result", [Failed(0, "no such entry"), Done()])
+def test_a_plane_that_does_not_know_an_association_is_our_error(result: Done | Failed) -> None:
     with pytest.raises(LocalError, match="did not know association"):
-        concluded(NONE, *results)
+        concluded(NONE, result)
 
 
 def test_closed_channel_leaves_nothing_behind() -> None:
@@ -214,7 +244,7 @@ def test_ttl_is_set_up_to_the_rules_limit(ttl: int, code: int, then: int) -> Non
     association = desk.opened(binding(R | S | M, ttl=7))
     assert desk.ask(setting_ttl(association.aid, ttl)) == ControlReply(code, 0x0506, association.aid)
     assert (association.ttl, desk.plane.entries[association.aid].ttl) == (then, then)
-    assert kinds(desk.plane.changes) == ["AddEntry", "AddReceiver"] + ["ChangeEntry"] * (code == 0)
+    assert kinds(desk.plane.changes) == ["AddEntry"] + ["ChangeEntry"] * (code == 0)
 
 
 @pytest.mark.parametrize("ttl", [0, 1, 255])
@@ -257,7 +287,7 @@ def test_limit_of_the_ttl_is_that_of_the_rule_that_last_granted_sending() -> Non
     assert desk.ask(setting_ttl(association.aid, 64)).code == 0x00
     desk.max_ttl = 255
     desk.ask(binding(R | M, aid=association.aid))  # judged by a limit that is not for sending
-    assert desk.ask(setting_ttl(association.aid, 65)).code == 0x15
+    assert [desk.ask(setting_ttl(association.aid, ttl)).code for ttl in (64, 65)] == [0x00, 0x15]
 
 
 # --- the rest ---
@@ -276,6 +306,52 @@ def test_every_refusal_says_why() -> None:
     assert requests.unknown_command(replace(binding(), command=0x42)).why == "unknown command X'42'"
 
 
-def test_changes_say_what_the_association_holds() -> None:
-    association = Desk().opened(binding(S | M, ttl=9))
-    assert requests.change_of(association) == ChangeEntry(association.aid, sends=True, receives=False, ttl=9)
+@pytest.mark.parametrize("code", [0x01, 0x02, 0x04, 0x09, 0x11, 0x13])
+def test_refused_bind_gets_its_reason_exactly_when_the_client_knows_of_options(code: int) -> None:
+    plain, extended = binding(R | M), binding(R | M | EXT)
+    refused = ReplyCode(code)
+    assert requests.refuse(plain, refused, "no rule\nfits", R).reply == ControlReply(code, 0x0102, flags=R)
+    told = ControlReply(code, 0x0102, flags=R | EXT, options=(reason(f"{meaning(code)}: no rule fits"),))
+    assert requests.refuse(extended, refused, "no rule\nfits", R).reply == told
+
+
+@pytest.mark.parametrize("request_", [releasing(NOBODYS, R | EXT), replace(setting_ttl(NOBODYS, 1), flags=EXT)])
+def test_release_and_set_ttl_have_no_options_to_give_reasons_in(request_: ControlRequest) -> None:
+    reply = Desk().ask(request_)
+    assert (reply.code, reply.options) == (0x10, ())
+
+
+def test_a_reason_that_no_message_would_hold_is_cut() -> None:
+    refusal = requests.refuse(binding(R | M | EXT), ReplyCode.NOT_ALLOWED, "é" * 40_000)
+    parsed = parse_message(refusal.reply.encode())
+    assert parsed is not None
+    assert isinstance(parsed[0], ControlReply)
+    assert parsed[0].options == refusal.reply.options
+    assert len(refusal.why) == 40_000
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "differs"),
+    [
+        (R | S | M, (), {}),
+        (S | M, (), {"receives": False}),
+        (R | S | M | REPORT, (), {"reports_source": True}),
+        (R | S | M | ENC, (), {"client": None}),
+        (R | S | M, (including("198.51.100.9"),), {"sources": SourceFilter(True, frozenset((SOURCE,)))}),
+        (R | S | M, (excluding("198.51.100.9"),), {"sources": SourceFilter(False, frozenset((SOURCE,)))}),
+    ],
+)
+def test_entry_says_all_that_the_association_holds(
+    asked: int, options: tuple[Option, ...], differs: dict[str, Any]
+) -> None:
+    association = Desk().opened(binding(asked, GROUP, *options, ttl=9))
+    plain = Entry(association.aid, 1, RELAY, (PEER, 5004), GROUP, sends=True, receives=True, ttl=9)
+    assert requests.entry_of(association) == replace(plain, **differs)
+
+
+def test_mode_of_the_association_is_in_its_entry() -> None:
+    desk = Desk()
+    desk.modes = ("mm",)
+    assert requests.entry_of(desk.opened(binding())).mm
+    desk.modes = ("mu",)
+    assert not requests.entry_of(desk.opened(binding())).mm
