@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mcastsocks.tables.reassembly import QueueEnd
+
 
 class DropReason(StrEnum):
     """Why a datagram went no further."""
@@ -13,17 +15,22 @@ class DropReason(StrEnum):
     RUNT = "runt"  # shorter than its header
     RESERVED_BITS = "reserved-bits"  # RSV
     BAD_FRAGMENT = "bad-fragment"  # FRAG X'80'
-    FRAGMENT = "fragment"  # reassembly is off
+    ENCAPSULATED = "encapsulated"  # its datagrams come over the control channel
+    NOT_ENCAPSULATED = "not-encapsulated"  # and the reverse
+    MULTICAST_MODE = "multicast-mode"  # in MM-mode there is no header
     UNKNOWN_AID = "unknown-aid"
     WRONG_ADDRESS = "wrong-address"  # not the client's
     WRONG_PORT = "wrong-port"
     NO_SEND_DIRECTION = "no-send-direction"
     UNEXPECTED_REMOTE = "unexpected-remote"  # no association waits for it
-    NO_RECEIVER = "no-receiver"
+    IGNORED_SOURCE = "ignored-source"  # another relay on this border
+    UNPERMITTED_SENDER = "unpermitted-sender"  # an inside host without a send direction, in MM-mode
+    UNWANTED_SOURCE = "unwanted-source"  # no receiver of the group wants it
     ENDPOINT_UNKNOWN = "endpoint-unknown"  # the client has not shown its port yet
     OWN_DATAGRAM = "own-datagram"  # heard again by loopback of multicast
     TOO_LARGE = "too-large"
     BUFFER_FULL = "buffer-full"
+    SLOW_CLIENT = "slow-client"  # does not read its control channel fast enough
     UNREACHABLE = "unreachable"
     SEND_FAILED = "send-failed"
 
@@ -32,28 +39,37 @@ class DropReason(StrEnum):
 class Counters:
     """Datagrams of a plane since it started.
 
-    Every one is accounted for: received_inside + received_outside + copied == sent_inside + sent_outside + hellos
-    + the sum of drops. `copied` counts the further copies that the receivers of a group got made.
+    Every one is accounted for: received_inside + received_outside + copied + reassembled == sent_inside +
+    sent_outside + hellos + pieces + the sum of drops. `copied` counts the further copies that the receivers of a
+    group got made; `pieces` are fragments that were taken in, `reassembled` what became of them. A datagram sent in
+    fragments is one in sent_inside. `queues` says how the fragments' queues ended.
     """
 
     received_inside: int = 0
     received_outside: int = 0
     copied: int = 0
+    reassembled: int = 0
     sent_inside: int = 0
     sent_outside: int = 0
     hellos: int = 0
+    pieces: int = 0
     drops: Counter[DropReason] = field(default_factory=Counter)
+    queues: Counter[QueueEnd] = field(default_factory=Counter)
 
     @property
     def balance(self) -> int:
         """Datagrams that came in and are not accounted for: zero, or there is a defect."""
-        came = self.received_inside + self.received_outside + self.copied
-        return came - self.sent_inside - self.sent_outside - self.hellos - self.drops.total()
+        came = self.received_inside + self.received_outside + self.copied + self.reassembled
+        return came - self.sent_inside - self.sent_outside - self.hellos - self.pieces - self.drops.total()
 
     def as_dict(self) -> dict[str, int]:
         """Flat, for a record: drops by reason as `drop.runt` and so on."""
-        plain = {
-            name: getattr(self, name)
-            for name in ("received_inside", "received_outside", "copied", "sent_inside", "sent_outside", "hellos")
-        }
-        return plain | {f"drop.{reason}": count for reason, count in sorted(self.drops.items())}
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        drops = {f"drop.{reason}": count for reason, count in sorted(self.drops.items())}
+        return plain | drops | {f"fragments.{end}": count for end, count in sorted(self.queues.items())}
+
+
+_PLAIN = (
+    *("received_inside", "received_outside", "copied", "reassembled"),
+    *("sent_inside", "sent_outside", "hellos", "pieces"),
+)

@@ -8,45 +8,66 @@ from dataclasses import dataclass, field
 from mcastsocks.address import SockAddr
 from mcastsocks.planes.sockets import ttl_message
 from mcastsocks.tables.changes import Entry, Traffic
-from mcastsocks.wire.datagram import HEADER
+from mcastsocks.wire.datagram import HEADER, RSV_SOURCE
 
 Ancillary = list[tuple[int, int, bytes]]
 
 
 @dataclass(slots=True, eq=False)
 class Forwarding:
-    """`client` is None while the client's port has to be learnt; `header` stands before every copy to it.
+    """`client` is None while the client's port has to be learnt, and for TCP-encapsulated associations.
 
-    `outside` is None for what only receives a group.
+    `header` stands before every copy to the client; `outside` is None for what only receives a group.
     """
 
     entry: Entry
     inside: socket.socket
     remote: SockAddr
     client: SockAddr | None
-    header: bytes
-    sends: bool
-    receives: bool
-    ancillary: Ancillary
+    header: bytes = b""
+    ancillary: Ancillary = field(default_factory=list)
+    hosts: frozenset[str] = frozenset()
     outside: socket.socket | None = None
+    dgid: int = 0
     traffic: Traffic = field(default_factory=Traffic)
 
     @classmethod
     def of(cls, entry: Entry, inside: socket.socket, remote: SockAddr) -> Forwarding:
-        client = entry.client if entry.client[1] else None
-        header = HEADER.pack(0, 0, 0, entry.aid)
-        forwarding = cls(entry, inside, remote, client, header, entry.sends, entry.receives, [])
-        forwarding.set_ttl(entry.ttl)
+        client = entry.client if entry.client is not None and entry.client[1] else None
+        forwarding = cls(entry, inside, remote, client)
+        forwarding.become(entry)
         return forwarding
+
+    def become(self, entry: Entry) -> None:
+        """Take over what may change: directions, TTL, sources, reports."""
+        self.entry = entry
+        self.header = HEADER.pack(RSV_SOURCE if entry.reports_source else 0, 0, 0, entry.aid)
+        self.ancillary = ttl_message(entry.remote.address.version, entry.ttl) if entry.ttl else []
+        self.hosts = frozenset(str(source) for source in entry.sources.sources)
+
+    @property
+    def sends(self) -> bool:
+        return self.entry.sends
+
+    @property
+    def takes_datagrams(self) -> bool:
+        """The client sends, and behind headers of ours."""
+        return self.entry.sends and not self.entry.mm
 
     @property
     def is_group(self) -> bool:
         return self.entry.remote.is_group
 
-    def set_ttl(self, ttl: int) -> None:
-        """TTL 0, unicast and receivers: whatever the system's default is."""
-        self.ancillary = ttl_message(self.entry.remote.address.version, ttl) if ttl else []
+    def admits(self, host: str) -> bool:
+        """Whether the client's source filter lets a sender's datagrams through."""
+        return (host in self.hosts) == self.entry.sources.include
 
     def is_same_client(self, other: Forwarding) -> bool:
         """Another association of the same connection with the same endpoint (mcast §5.1: no copy to oneself)."""
-        return self.entry.channel == other.entry.channel and self.client == other.client
+        mine, its = self.entry, other.entry
+        return (mine.channel, mine.client, self.client) == (its.channel, its.client, other.client)
+
+    def next_dgid(self) -> int:
+        """1 to 65535 and round again: far more than can be under way at once."""
+        self.dgid = self.dgid % 0xFFFF + 1
+        return self.dgid

@@ -1,20 +1,21 @@
-"""What every plane can do."""
+"""What every plane can do, and what it is told once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from mcastsocks.address import Endpoint, IPAddress
 from mcastsocks.planes.counters import Counters
 from mcastsocks.tables.changes import Change, Result, Traffic
+from mcastsocks.tables.reassembly import ReassemblyLimits
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
-    """The interface that groups are joined on, and the addresses that the relay speaks from there."""
+class Interface:
+    """A network interface that groups are joined on, and the addresses that the relay speaks from there."""
 
     name: str
     index: int
@@ -23,6 +24,33 @@ class Outside:
 
     def address(self, version: int) -> IPAddress | None:
         return self.ipv4 if version == 4 else self.ipv6
+
+
+ChannelSink = Callable[[int, int, bytes], Sequence[int]]
+"""Takes channel, AID and body of a datagram for a client that has its datagrams TCP-encapsulated. Returns the AIDs of
+those, perhaps this one, that were dropped because the client reads too slowly, oldest first."""
+
+
+def no_channels(channel: int, aid: int, body: bytes) -> Sequence[int]:
+    """The sink of a plane without any control channel: everything is dropped."""
+    return (aid,)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneOptions:
+    """`fragment_above` is the largest UDP payload sent to a client, in octets; None: what UDP carries.
+
+    `inside` is where MM-mode takes and gives group datagrams, with `inside_ttl` hops; None: no MM-mode. What comes
+    to a group from one of `ignore_sources` is not relayed.
+    """
+
+    max_sockets: int
+    fragment_above: int | None = None
+    inside: Interface | None = None
+    inside_ttl: int = 1
+    ignore_sources: frozenset[str] = frozenset()
+    reassembly: ReassemblyLimits = field(default_factory=ReassemblyLimits)
+    sink: ChannelSink = no_channels
 
 
 class Plane(Protocol):
@@ -35,6 +63,15 @@ class Plane(Protocol):
 
     def apply(self, changes: Sequence[Change]) -> list[Result]:
         """Do the changes in order, up to and including the first that fails: a result for each one tried."""
+
+    def take(self, channel: int, aid: int, data: bytes) -> None:
+        """A datagram that a client sent over its control channel."""
+
+    def renew(self, outside: Interface) -> int:
+        """Links or addresses have changed: join again what the kernel has forgotten; how many groups that were.
+
+        Raises OSError when that cannot be done now.
+        """
 
     def traffic(self, aid: int) -> Traffic | None:
         """What an association moved so far."""

@@ -5,34 +5,30 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 
-from mcastsocks.address import Endpoint, SockAddr, to_sockaddr
-from mcastsocks.planes import slow_path, sockets
-from mcastsocks.planes.counters import Counters, DropReason
+from mcastsocks.address import SockAddr, from_sockaddr, to_sockaddr
+from mcastsocks.planes import slow_path
+from mcastsocks.planes.counters import DropReason
 from mcastsocks.planes.forwarding import Forwarding
-from mcastsocks.planes.interface import Outside
-from mcastsocks.tables.changes import (
-    AddEntry,
-    AddReceiver,
-    Change,
-    ChangeEntry,
-    Done,
-    Entry,
-    Failed,
-    RemoveEntry,
-    RemoveReceiver,
-    Result,
-    Traffic,
+from mcastsocks.planes.interface import Interface, PlaneOptions
+from mcastsocks.planes.slow_path import Course
+from mcastsocks.planes.switchboard import Group, InsideGroup, OutsideSocket, Switchboard
+from mcastsocks.wire.datagram import (
+    HEADER,
+    HEADER_OCTETS,
+    MAX_FRAME_OCTETS,
+    SOURCE_BLOCK_OCTETS,
+    UDP_PAYLOAD_OCTETS,
+    fragments,
+    source_block,
 )
-from mcastsocks.tables.remotes import RemoteIndex
-from mcastsocks.wire.datagram import HEADER, HEADER_OCTETS
+
+_DATA = HEADER_OCTETS + SOURCE_BLOCK_OCTETS
+"""Where data stands in the buffer: what goes before it on the way to a client is written in front of it."""
 
 _BUFFER_OCTETS = 1 << 16
 _BUDGET = 64
-"""Datagrams of one socket before the others, and the control channels, get their turn."""
+"""Datagrams taken from and given for one socket before the others, and the control channels, get their turn."""
 
 _DROP_OF_ERRNO = {
     errno.EAGAIN: DropReason.BUFFER_FULL,
@@ -44,239 +40,151 @@ _DROP_OF_ERRNO = {
     errno.EADDRNOTAVAIL: DropReason.UNREACHABLE,
 }
 
-_OutsideKey = tuple[int, SockAddr, int]  # channel, client, IP version
 
-
-@dataclass(slots=True)
-class _OutsideSocket:
-    sock: socket.socket
-    endpoint: Endpoint
-    remotes: RemoteIndex = field(default_factory=RemoteIndex)
-    users: int = 0
-
-
-@dataclass(slots=True)
-class _Group:
-    sock: socket.socket
-    receivers: list[Forwarding] = field(default_factory=list)
-
-
-class PortablePlane:
-    """Sockets in an event loop's selector; see planes.interface.Plane."""
+class PortablePlane(Switchboard):
+    """See planes.interface.Plane."""
 
     name = "portable"
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, outside: Outside, max_sockets: int) -> None:
-        self._loop = loop
-        self._outside_interface = outside
-        self._max_sockets = max_sockets
-        self._counters = Counters()
-        self._buffer = bytearray(HEADER_OCTETS + _BUFFER_OCTETS)
-        self._view = memoryview(self._buffer)
-        self._inside: dict[Endpoint, socket.socket] = {}
-        self._outside: dict[_OutsideKey, _OutsideSocket] = {}
-        self._own: set[SockAddr] = set()
-        self._groups: dict[Endpoint, _Group] = {}
-        self._forwardings: dict[int, Forwarding] = {}
+    def __init__(self, loop: asyncio.AbstractEventLoop, outside: Interface, options: PlaneOptions) -> None:
+        super().__init__(loop, outside, options)
+        self._view = memoryview(bytearray(_DATA + _BUFFER_OCTETS))
+        self._expiry: asyncio.TimerHandle | None = None
 
-    def open_inside(self, endpoint: Endpoint, zone: int = 0) -> None:
-        if endpoint not in self._inside:
-            sock = sockets.open_inside(endpoint, zone)
-            self._inside[endpoint] = sock
-            self._watch(sock, partial(self._drain_inside, sock))
-
-    def apply(self, changes: Sequence[Change]) -> list[Result]:
-        results: list[Result] = []
-        for change in changes:
-            results.append(self._apply(change))
-            if isinstance(results[-1], Failed):
-                break
-        return results
-
-    def traffic(self, aid: int) -> Traffic | None:
+    def take(self, channel: int, aid: int, data: bytes) -> None:
+        self._counters.received_inside += 1
         forwarding = self._forwardings.get(aid)
-        return forwarding.traffic if forwarding else None
-
-    def counters(self) -> Counters:
-        return self._counters
-
-    def descriptors(self) -> int:
-        return len(self._inside) + len(self._outside) + len(self._groups)
+        if forwarding is None or forwarding.entry.channel != channel:
+            self._counters.drops[DropReason.UNKNOWN_AID] += 1
+        elif forwarding.entry.client is not None:
+            self._drop(forwarding, DropReason.NOT_ENCAPSULATED)
+        elif not forwarding.sends:
+            self._drop(forwarding, DropReason.NO_SEND_DIRECTION)
+        else:
+            self._put_to_remote(forwarding, data)
 
     def close(self) -> None:
-        for sock in (
-            *self._inside.values(),
-            *(outside.sock for outside in self._outside.values()),
-            *(group.sock for group in self._groups.values()),
-        ):
-            self._unwatch(sock)
-        self._inside.clear()
-        self._outside.clear()
-        self._groups.clear()
-        self._forwardings.clear()
-
-    # Changes
-
-    def _apply(self, change: Change) -> Result:
-        try:
-            match change:
-                case AddEntry(entry):
-                    return self._add(entry)
-                case ChangeEntry(aid, sends, receives, ttl):
-                    return self._change(self._forwardings[aid], sends, receives, ttl)
-                case RemoveEntry(aid):
-                    return self._remove(self._forwardings[aid])
-                case AddReceiver(aid):
-                    return self._add_receiver(self._forwardings[aid])
-                case RemoveReceiver(aid):
-                    return self._remove_receiver(self._forwardings[aid])
-        except OSError as error:
-            return Failed(error.errno or 0, error.strerror or str(error))
-        except KeyError as error:
-            return Failed(0, f"no such entry: {error}")
-
-    def _add(self, entry: Entry) -> Done:
-        remote = sockets.remote_sockaddr(entry.remote, self._outside_interface)
-        forwarding = Forwarding.of(entry, self._inside[entry.inside], remote)
-        outside = self._use_outside(forwarding) if entry.sends or not forwarding.is_group else None
-        self._forwardings[entry.aid] = forwarding
-        if outside and entry.receives and not forwarding.is_group:
-            outside.remotes.add(remote[0], remote[1], entry.aid)
-        return Done(outside=outside.endpoint if outside else None)
-
-    def _change(self, forwarding: Forwarding, sends: bool, receives: bool, ttl: int) -> Done:
-        outside = self._use_outside(forwarding) if sends and forwarding.outside is None else None
-        if receives != forwarding.receives and not forwarding.is_group:
-            remotes, remote = self._outside[_outside_key(forwarding.entry)].remotes, forwarding.remote
-            (remotes.add if receives else remotes.remove)(remote[0], remote[1], forwarding.entry.aid)
-        forwarding.sends, forwarding.receives = sends, receives
-        forwarding.set_ttl(ttl)
-        return Done(outside=outside.endpoint if outside else None)
-
-    def _remove(self, forwarding: Forwarding) -> Done:
-        self._change(forwarding, sends=False, receives=False, ttl=0)
-        if forwarding.outside is not None:
-            key = _outside_key(forwarding.entry)
-            outside = self._outside[key]
-            outside.users -= 1
-            if not outside.users:
-                self._unwatch(outside.sock)
-                self._own.discard(to_sockaddr(outside.endpoint))
-                del self._outside[key]
-        del self._forwardings[forwarding.entry.aid]
-        return Done(traffic=forwarding.traffic)
-
-    def _add_receiver(self, forwarding: Forwarding) -> Done:
-        name = forwarding.entry.remote
-        group = self._groups.get(name)
-        if group is None:
-            self._expect_room()
-            group = self._groups[name] = _Group(sockets.open_group(name, self._outside_interface))
-            self._watch(group.sock, partial(self._drain_group, group))
-        group.receivers.append(forwarding)
-        return Done()
-
-    def _remove_receiver(self, forwarding: Forwarding) -> Done:
-        name = forwarding.entry.remote
-        group = self._groups[name]
-        group.receivers.remove(forwarding)
-        if not group.receivers:
-            self._unwatch(group.sock)
-            del self._groups[name]
-        return Done()
-
-    def _use_outside(self, forwarding: Forwarding) -> _OutsideSocket:
-        """The outside socket that this client has for its associations of that IP version."""
-        key = _outside_key(forwarding.entry)
-        outside = self._outside.get(key) or self._open_outside(key)
-        outside.users += 1
-        forwarding.outside = outside.sock
-        return outside
-
-    def _open_outside(self, key: _OutsideKey) -> _OutsideSocket:
-        self._expect_room()
-        sock = sockets.open_outside(self._outside_interface, key[2])
-        outside = self._outside[key] = _OutsideSocket(sock, sockets.own_endpoint(sock))
-        self._own.add(to_sockaddr(outside.endpoint))
-        self._watch(sock, partial(self._drain_outside, outside))
-        return outside
-
-    def _expect_room(self) -> None:
-        if self.descriptors() >= self._max_sockets:
-            raise OSError(errno.EMFILE, f"the relay is full: {self._max_sockets} UDP sockets")
-
-    def _watch(self, sock: socket.socket, drain: Callable[[], None]) -> None:
-        self._loop.add_reader(sock.fileno(), drain)
-
-    def _unwatch(self, sock: socket.socket) -> None:
-        self._loop.remove_reader(sock.fileno())
-        sockets.close(sock)
-
-    # Datagrams
+        super().close()
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     def _drain_inside(self, sock: socket.socket) -> None:
-        """From clients: check, strip the header, pass on."""
-        buffer, view, counters = self._buffer, self._view, self._counters
-        for _ in range(_BUDGET):
+        """Check, strip the header, pass on."""
+        counters, budget = self._counters, _BUDGET
+        view = self._view[_DATA - HEADER_OCTETS :]
+        while budget > 0:
+            budget -= 1
             try:
-                octets, source = sock.recvfrom_into(buffer)
+                octets, source = sock.recvfrom_into(view)
             except OSError:  # nothing more, or an error left over from a datagram that was sent
                 return
             counters.received_inside += 1
             if octets < HEADER_OCTETS:
                 counters.drops[DropReason.RUNT] += 1
                 continue
-            rsv, frag, _, aid = HEADER.unpack_from(buffer)
+            rsv, frag, dgid, aid = HEADER.unpack_from(view)
             forwarding = self._forwardings.get(aid)
             if forwarding is None:
                 counters.drops[DropReason.UNKNOWN_AID] += 1
                 continue
-            if rsv or frag or not forwarding.sends or source != forwarding.client:
-                verdict = slow_path.judge(forwarding, rsv, frag, source, octets)
-                if verdict is slow_path.HELLO:
-                    counters.hellos += 1
-                    continue
-                if isinstance(verdict, DropReason):
-                    self._drop(forwarding, verdict)
-                    continue
-            self._to_remote(forwarding, view[HEADER_OCTETS:octets])
+            course: DropReason | Course = Course.RELAY
+            if rsv or frag or not forwarding.takes_datagrams or source != forwarding.client:
+                course = slow_path.judge(forwarding, rsv, frag, source, octets)
+            if course is Course.RELAY:
+                budget -= self._to_remote(forwarding, octets - HEADER_OCTETS)
+            elif course is Course.REASSEMBLE:
+                budget -= self._reassemble(forwarding, dgid, frag, bytes(view[HEADER_OCTETS:octets]))
+            elif course is Course.HELLO:
+                counters.hellos += 1
+            else:
+                self._drop(forwarding, course)
 
-    def _drain_outside(self, outside: _OutsideSocket) -> None:
-        """From a remote to the one association that expects it."""
-        view, counters = self._view, self._counters
+    def _drain_outside(self, outside: OutsideSocket) -> None:
+        """To the one association that expects it."""
         for _ in range(_BUDGET):
             try:
-                octets, source = outside.sock.recvfrom_into(view[HEADER_OCTETS:])
+                octets, source = outside.sock.recvfrom_into(self._view[_DATA:])
             except OSError:
                 return
-            counters.received_outside += 1
+            self._counters.received_outside += 1
             aid = outside.remotes.match(source[0], source[1])
             if aid is None:
-                counters.drops[DropReason.UNEXPECTED_REMOTE] += 1
+                self._counters.drops[DropReason.UNEXPECTED_REMOTE] += 1
             else:
-                self._to_client(self._forwardings[aid], octets)
+                self._to_client(self._forwardings[aid], octets, source)
 
-    def _drain_group(self, group: _Group) -> None:
-        """From a group to everyone who receives it."""
-        view, counters = self._view, self._counters
-        for _ in range(_BUDGET):
+    def _drain_group(self, group: Group, sock: socket.socket) -> None:
+        """To everyone who receives it, from that sender."""
+        counters, budget = self._counters, _BUDGET
+        while budget > 0:
+            budget -= 1
             try:
-                octets, source = group.sock.recvfrom_into(view[HEADER_OCTETS:])
+                octets, source = sock.recvfrom_into(self._view[_DATA:])
             except OSError:
                 return
             counters.received_outside += 1
             if source in self._own:
                 counters.drops[DropReason.OWN_DATAGRAM] += 1
                 continue
-            if not group.receivers:
-                counters.drops[DropReason.NO_RECEIVER] += 1
+            if source[0] in self._options.ignore_sources:
+                counters.drops[DropReason.IGNORED_SOURCE] += 1
                 continue
-            counters.copied += len(group.receivers) - 1
-            for receiver in group.receivers:
-                self._to_client(receiver, octets)
+            receivers = [receiver for receiver in group.receivers if receiver.admits(source[0])]
+            if not receivers and not group.listeners:
+                counters.drops[DropReason.UNWANTED_SOURCE] += 1
+                continue
+            budget -= len(receivers)
+            counters.copied += len(receivers) + bool(group.listeners) - 1
+            for receiver in receivers:
+                self._to_client(receiver, octets, source)
+            if group.listeners:
+                self._multicast_inside(group, octets)
 
-    def _to_remote(self, forwarding: Forwarding, data: memoryview) -> None:
-        outside = forwarding.outside
+    def _drain_inside_group(self, group: InsideGroup, sock: socket.socket) -> None:
+        """Out to the same group, if its sender may (MM-mode: mcast §5.1)."""
+        counters, budget = self._counters, _BUDGET
+        while budget > 0:
+            budget -= 1
+            try:
+                octets, source = sock.recvfrom_into(self._view[_DATA:])
+            except OSError:
+                return
+            counters.received_inside += 1
+            if source in self._own:
+                counters.drops[DropReason.OWN_DATAGRAM] += 1
+                continue
+            sender = group.sender(source[0], source[1])
+            if sender is None:
+                counters.drops[DropReason.UNPERMITTED_SENDER] += 1
+            else:
+                budget -= self._to_remote(sender, octets)
+
+    def _reassemble(self, forwarding: Forwarding, dgid: int, frag: int, body: bytes) -> int:
+        """Relay what has become whole; how many copies that was."""
+        most, now = UDP_PAYLOAD_OCTETS[forwarding.entry.remote.address.version], self._loop.time()
+        self._counters.pieces += 1
+        whole = self._reassembly.add(forwarding.entry.aid, dgid, frag, body, most, now)
+        if whole is not None:
+            self._counters.reassembled += 1
+            return self._put_to_remote(forwarding, whole)
+        if self._expiry is None:
+            self._expiry = self._loop.call_later(self._options.reassembly.timeout_s, self._expire)
+        return 0
+
+    def _expire(self) -> None:
+        """Queues whose datagram never became whole end in time, whether or not more fragments come."""
+        self._reassembly.expire(self._loop.time())
+        again = len(self._reassembly) > 0
+        self._expiry = self._loop.call_later(self._options.reassembly.timeout_s, self._expire) if again else None
+
+    def _put_to_remote(self, forwarding: Forwarding, data: bytes) -> int:
+        """The same for data that did not come by a socket's buffer."""
+        self._view[_DATA : _DATA + len(data)] = data
+        return self._to_remote(forwarding, len(data))
+
+    def _to_remote(self, forwarding: Forwarding, octets: int) -> int:
+        """Send the data in the buffer, and the copies of it that a group's other receivers get; how many those are."""
+        outside, data = forwarding.outside, self._view[_DATA : _DATA + octets]
         assert outside is not None, "an entry that sends has an outside socket"
         try:
             if forwarding.ancillary:
@@ -288,30 +196,94 @@ class PortablePlane:
         else:
             self._counters.sent_outside += 1
             forwarding.traffic.to_remote_datagrams += 1
-            forwarding.traffic.to_remote_octets += len(data)
-        if forwarding.is_group:
-            self._copy_to_other_receivers(forwarding, len(data))
+            forwarding.traffic.to_remote_octets += octets
+        return self._copy_to_other_receivers(forwarding, outside, octets) if forwarding.is_group else 0
 
-    def _copy_to_other_receivers(self, sender: Forwarding, octets: int) -> None:
-        """What a client sends to a group goes to the group's other receivers too (mcast §5.1)."""
+    def _copy_to_other_receivers(self, sender: Forwarding, outside: socket.socket, octets: int) -> int:
+        """What a client sends to a group goes to the group's other receivers too (mcast §5.1).
+
+        They are told, and judge by, what the group outside sees as its source.
+        """
         group = self._groups.get(sender.entry.remote)
-        for receiver in group.receivers if group else ():
-            if not receiver.is_same_client(sender):
+        if group is None:
+            return 0
+        before, source = self._counters.copied, outside.getsockname()
+        for receiver in group.receivers:
+            if not receiver.is_same_client(sender) and receiver.admits(source[0]):
                 self._counters.copied += 1
-                self._to_client(receiver, octets)
+                self._to_client(receiver, octets, source)
+        if group.listeners and not sender.entry.mm:  # an MM sender was heard inside already
+            self._counters.copied += 1
+            self._multicast_inside(group, octets)
+        return self._counters.copied - before
 
-    def _to_client(self, forwarding: Forwarding, octets: int) -> None:
-        """Send the data that stands behind the header's place in the buffer, `octets` of them."""
+    def _multicast_inside(self, group: Group, octets: int) -> None:
+        """The data in the buffer on the same group, without a header; one datagram for all who listen."""
+        listener = group.listeners[0]
+        voice = self._inside_voices[listener.entry.remote.address.version]
+        try:
+            voice.sendto(self._view[_DATA : _DATA + octets], to_sockaddr(listener.entry.remote))
+        except OSError as error:
+            self._counters.drops[_DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED)] += 1
+            return
+        self._counters.sent_inside += 1
+        for listener in group.listeners:
+            listener.traffic.to_client_datagrams += 1
+            listener.traffic.to_client_octets += octets
+
+    def _to_client(self, forwarding: Forwarding, octets: int, source: SockAddr) -> None:
+        """Send the data in the buffer behind the header, and behind its source where that is reported."""
+        start = _DATA
+        if forwarding.entry.reports_source:
+            block = source_block(from_sockaddr(source))
+            start -= len(block)
+            self._view[start:_DATA] = block
+        if forwarding.entry.client is None:
+            self._to_channel(forwarding, self._view[start : _DATA + octets], octets)
+            return
         if forwarding.client is None:
             self._drop(forwarding, DropReason.ENDPOINT_UNKNOWN)
             return
-        view = self._view
-        view[:HEADER_OCTETS] = forwarding.header
+        start -= HEADER_OCTETS
+        self._view[start : start + HEADER_OCTETS] = forwarding.header
+        datagram = self._view[start : _DATA + octets]
         try:
-            forwarding.inside.sendto(view[: HEADER_OCTETS + octets], forwarding.client)
+            if len(datagram) <= self._room(forwarding):
+                forwarding.inside.sendto(datagram, forwarding.client)
+            else:
+                self._send_in_pieces(forwarding, datagram[HEADER_OCTETS:], forwarding.client)
         except OSError as error:
             self._drop(forwarding, _DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED))
             return
+        self._count_to_client(forwarding, octets)
+
+    def _send_in_pieces(self, forwarding: Forwarding, body: memoryview, client: SockAddr) -> None:
+        """Raises OSError when a piece cannot be sent; those behind it are not tried."""
+        room, entry = self._room(forwarding), forwarding.entry
+        pieces = fragments(forwarding.header[0], forwarding.next_dgid(), entry.aid, body, room)
+        if pieces is None:
+            raise OSError(errno.EMSGSIZE, "more pieces than positions")
+        for piece in pieces:
+            forwarding.inside.sendto(piece, client)
+
+    def _room(self, forwarding: Forwarding) -> int:
+        """The largest UDP payload that goes to this client."""
+        carries = UDP_PAYLOAD_OCTETS[forwarding.entry.inside.address.version]
+        return min(carries, self._options.fragment_above or carries)
+
+    def _to_channel(self, forwarding: Forwarding, body: memoryview, octets: int) -> None:
+        """Over the control channel. What the channel drops for it was counted as sent before, and is not any more."""
+        if len(body) > MAX_FRAME_OCTETS:
+            self._drop(forwarding, DropReason.TOO_LARGE)
+            return
+        self._count_to_client(forwarding, octets)
+        for aid in self._options.sink(forwarding.entry.channel, forwarding.entry.aid, bytes(body)):
+            self._counters.sent_inside -= 1
+            self._counters.drops[DropReason.SLOW_CLIENT] += 1
+            if slow := self._forwardings.get(aid):
+                slow.traffic.dropped_datagrams += 1
+
+    def _count_to_client(self, forwarding: Forwarding, octets: int) -> None:
         self._counters.sent_inside += 1
         forwarding.traffic.to_client_datagrams += 1
         forwarding.traffic.to_client_octets += octets
@@ -319,7 +291,3 @@ class PortablePlane:
     def _drop(self, forwarding: Forwarding, reason: DropReason) -> None:
         self._counters.drops[reason] += 1
         forwarding.traffic.dropped_datagrams += 1
-
-
-def _outside_key(entry: Entry) -> _OutsideKey:
-    return entry.channel, entry.client, entry.remote.address.version

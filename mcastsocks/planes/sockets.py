@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr, to_sockaddr
 from mcastsocks.planes import linux
-from mcastsocks.planes.interface import Outside
+from mcastsocks.planes.interface import Interface
 
 RECEIVE_BUFFER_OCTETS = 4 << 20
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -36,7 +36,7 @@ def open_inside(endpoint: Endpoint, zone: int = 0) -> socket.socket:
     return sock
 
 
-def open_outside(outside: Outside, version: int) -> socket.socket:
+def open_outside(outside: Interface, version: int) -> socket.socket:
     """A socket on a port of its own that sends to remotes and groups from the outside address.
 
     The interface for groups is always named: without it they leave by the default route. Loopback of multicast
@@ -48,10 +48,7 @@ def open_outside(outside: Outside, version: int) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, f"{outside.name} has no IPv{version} address")
     sock = _open(version)
     try:
-        if version == 4:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, linux.ip_mreqn(bytes(4), outside.index))
-        else:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, outside.index)
+        set_multicast_interface(sock, version, outside)
         sock.bind(to_sockaddr(Endpoint(address, 0), outside.index if address.is_link_local else 0))
     except OSError:
         sock.close()
@@ -59,30 +56,41 @@ def open_outside(outside: Outside, version: int) -> socket.socket:
     return sock
 
 
-def open_group(group: Endpoint, outside: Outside) -> socket.socket:
-    """A socket that receives one group and nothing else; closing it leaves the group.
+def open_group(group: Endpoint, interface: Interface) -> socket.socket:
+    """A socket that receives one group and nothing else, once it is joined; closing it leaves the group.
 
     It is bound to the group's address and port, and MULTICAST_ALL is off, so that neither unicast, nor another
     group, nor the same group joined by another program on another interface comes in. Raises OSError.
     """
-    address = group.address
-    sock = _open(address.version)
+    version = group.address.version
+    sock = _open(version)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if address.version == 4:
+        if version == 4:
             sock.setsockopt(socket.IPPROTO_IP, linux.IP_MULTICAST_ALL, 0)
-            membership = linux.ip_mreqn(address.packed, outside.index)
-            sock.bind(to_sockaddr(group))
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
         else:
             sock.setsockopt(socket.IPPROTO_IPV6, linux.IPV6_MULTICAST_ALL, 0)
-            membership = linux.ipv6_mreq(address.packed, outside.index)
-            sock.bind(to_sockaddr(group, outside.index))
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+        sock.bind(to_sockaddr(group, interface.index))
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def set_multicast_interface(sock: socket.socket, version: int, interface: Interface) -> None:
+    """Where a socket's datagrams to groups leave."""
+    if version == 4:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, linux.ip_mreqn(bytes(4), interface.index))
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface.index)
+
+
+def set_multicast_ttl(sock: socket.socket, version: int, ttl: int) -> None:
+    """For everything that a socket sends to groups."""
+    if version == 4:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
 
 
 def ttl_message(version: int, ttl: int) -> list[tuple[int, int, bytes]]:
@@ -92,10 +100,10 @@ def ttl_message(version: int, ttl: int) -> list[tuple[int, int, bytes]]:
     return [(socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, linux.INT.pack(ttl))]
 
 
-def remote_sockaddr(remote: Endpoint, outside: Outside) -> SockAddr:
+def remote_sockaddr(remote: Endpoint, outside: Interface) -> SockAddr:
     """Where to send for a remote; equal to what recvfrom gives for a datagram from there."""
     if remote.address.version == 6 and remote.address.is_link_local:
-        return (f"{remote.address}%{outside.name}", remote.port, 0, outside.index)
+        return (str(remote.address), remote.port, 0, outside.index)
     return to_sockaddr(remote)
 
 

@@ -6,19 +6,20 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
-from mcastsocks.planes.interface import Outside, Plane
+from mcastsocks.planes.interface import Interface, Plane, PlaneOptions
 from mcastsocks.planes.portable import PortablePlane
-from mcastsocks.tables.changes import AddEntry, AddReceiver, Change, Done, Entry, Result
+from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Done, Entry, Result
 from mcastsocks.wire.datagram import HEADER
 
 WAIT_S = 5.0
-LOOPBACK = Outside("lo", socket.if_nametoindex("lo"), IPv4Address("127.0.0.1"), IPv6Address("::1"))
+LOOPBACK = Interface("lo", socket.if_nametoindex("lo"), IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
-PLANES: dict[str, Callable[[asyncio.AbstractEventLoop, Outside, int], Plane]] = {"portable": PortablePlane}
+PLANES: dict[str, Callable[[asyncio.AbstractEventLoop, Interface, PlaneOptions], Plane]] = {"portable": PortablePlane}
 
 
 class Bench:
@@ -28,6 +29,7 @@ class Bench:
         self.plane = plane
         self._sockets: list[socket.socket] = []
         self._aids = iter(range(0x1000, 0x2000))
+        self.entries: dict[int, Entry] = {}
         self.inside = self._free_inside()
 
     def udp(self, host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -50,18 +52,17 @@ class Bench:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
         return sock
 
-    def entry(self, client: SockAddr, remote: Endpoint, channel: int = 1, **options: Any) -> Entry:
+    def entry(self, client: SockAddr | None, remote: Endpoint, channel: int = 1, **options: Any) -> Entry:
         options = {"sends": True, "receives": True} | options
-        return Entry(next(self._aids), channel, self.inside, client, remote, **options)
+        entry = Entry(next(self._aids), channel, self.inside, client, remote, **options)
+        self.entries[entry.aid] = entry
+        return entry
 
-    def add(self, client: socket.socket | SockAddr, remote: Endpoint, channel: int = 1, **options: Any) -> int:
+    def add(self, client: socket.socket | SockAddr | None, remote: Endpoint, channel: int = 1, **options: Any) -> int:
         """A new entry, a receiver too when it receives a group; its AID."""
         sockaddr = client.getsockname() if isinstance(client, socket.socket) else client
         entry = self.entry(sockaddr, remote, channel, **options)
-        changes: list[Change] = [AddEntry(entry)]
-        if entry.receives and remote.is_group:
-            changes.append(AddReceiver(entry.aid))
-        assert all(isinstance(result, Done) for result in self.plane.apply(changes))
+        assert isinstance(self.apply(AddEntry(entry)), Done)
         return entry.aid
 
     def apply(self, *changes: Change) -> Result:
@@ -83,6 +84,11 @@ class Bench:
         rsv, frag, dgid, aid = HEADER.unpack_from(octets)
         assert (rsv, frag, dgid) == (0, 0, 0)
         return aid, octets[HEADER.size :]
+
+    def change(self, aid: int, **options: Any) -> Result:
+        """Other directions, TTL or sources for an entry that was added."""
+        self.entries[aid] = replace(self.entries[aid], **options)
+        return self.apply(ChangeEntry(self.entries[aid]))
 
     async def settled(self, condition: Callable[[], bool]) -> None:
         """Let the plane work until a condition on its counters holds."""
@@ -117,11 +123,13 @@ class Bench:
         raise AssertionError("no free port on loopback")
 
 
-def on_plane(kind: str, test: Callable[[Bench], Coroutine[Any, Any, None]], max_sockets: int = 64) -> None:
+def on_plane(kind: str, test: Callable[[Bench], Coroutine[Any, Any, None]], **options: Any) -> None:
     """Run a test's coroutine with a fresh plane of that kind."""
 
     async def main() -> None:
-        bench = Bench(PLANES[kind](asyncio.get_running_loop(), LOOPBACK, max_sockets))
+        bench = Bench(
+            PLANES[kind](asyncio.get_running_loop(), LOOPBACK, PlaneOptions(**{"max_sockets": 64, **options}))
+        )
         try:
             await test(bench)
         finally:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from mcastsocks.address import Endpoint, from_sockaddr
 from mcastsocks.planes.counters import DropReason
-from mcastsocks.tables.changes import AddEntry, AddReceiver, ChangeEntry, Done, Failed, RemoveEntry, RemoveReceiver
+from mcastsocks.tables.changes import AddEntry, ChangeEntry, Done, Failed, RemoveEntry
+from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
+from mcastsocks.tables.reassembly import QueueEnd, ReassemblyLimits
+from mcastsocks.wire.datagram import HEADER, Datagram, source_block
+from mcastsocks.wire.replies import ReplyCode, of_errno
 from tests.planes.bench import LOOPBACK, PLANES, Bench, on_plane
 
 every_plane = pytest.mark.parametrize("plane", PLANES)
@@ -19,6 +25,14 @@ every_plane = pytest.mark.parametrize("plane", PLANES)
 
 def remote_of(sock: socket.socket) -> Endpoint:
     return from_sockaddr(sock.getsockname())
+
+
+def including(*hosts: str) -> SourceFilter:
+    return SourceFilter(True, frozenset(map(ip_address, hosts)))
+
+
+def excluding(*hosts: str) -> SourceFilter:
+    return SourceFilter(False, frozenset(map(ip_address, hosts)))
 
 
 def sockets_joined(group: Endpoint) -> int:
@@ -68,7 +82,6 @@ def test_a_remote_of_the_other_family(plane: str) -> None:
         (DropReason.RUNT, b""),
         (DropReason.RESERVED_BITS, bytes.fromhex("0400000000001000") + b"x"),
         (DropReason.BAD_FRAGMENT, bytes.fromhex("0080000100001000") + b"x"),
-        (DropReason.FRAGMENT, bytes.fromhex("0001000100001000") + b"x"),
         (DropReason.UNKNOWN_AID, bytes.fromhex("0000000080001000") + b"x"),
     ],
 )
@@ -167,7 +180,7 @@ def test_directions_are_given_and_taken(plane: str) -> None:
         drops = bench.plane.counters().drops
         remote.sendto(b"unwanted", to_relay)
         await bench.settled(lambda: drops[DropReason.UNEXPECTED_REMOTE] == 1)
-        bench.apply(ChangeEntry(aid, sends=False, receives=True, ttl=0))
+        bench.change(aid, sends=False, receives=True)
         remote.sendto(b"wanted", to_relay)
         assert await bench.received(client) == (aid, b"wanted")
         bench.send(client, aid, b"no longer")
@@ -190,9 +203,9 @@ def test_a_group_is_joined_once_and_copied_to_every_receiver(plane: str) -> None
         counters = bench.plane.counters()
         assert (counters.received_outside, counters.copied, counters.sent_inside) == (1, 4, 5)
         for aid in aids[1:]:
-            bench.apply(RemoveReceiver(aid), RemoveEntry(aid))
+            bench.apply(RemoveEntry(aid))
         assert sockets_joined(group) == 1
-        bench.apply(RemoveReceiver(aids[0]), RemoveEntry(aids[0]))
+        bench.apply(RemoveEntry(aids[0]))
         assert sockets_joined(group) == 0
 
     on_plane(plane, test)
@@ -263,19 +276,280 @@ def test_datagrams_of_every_size(plane: str, octets: int) -> None:
 
 
 @every_plane
-def test_what_would_not_fit_with_its_header_is_dropped(plane: str) -> None:
+def test_what_does_not_fit_with_its_header_comes_in_fragments(plane: str) -> None:
     async def test(bench: Bench) -> None:
         client, remote = bench.udp(), bench.udp()
         aid = bench.add(client, remote_of(remote))
         bench.send(client, aid, b"x")
         _, outside = await bench.receive(remote)
-        remote.sendto(bytes(65_500), (str(outside.host), outside.port))
-        await bench.settled(lambda: bench.plane.counters().drops[DropReason.TOO_LARGE] == 1)
+        data = bytes(range(250)) * 262
+        for number in (1, 2):
+            remote.sendto(data[:65_500], (str(outside.host), outside.port))
+            pieces = [(await bench.receive(client))[0] for _ in range(2)]
+            assert [piece[:8] for piece in pieces] == [
+                HEADER.pack(0, 0x01, number, aid),
+                HEADER.pack(0, 0x82, number, aid),
+            ]
+            assert b"".join(piece[8:] for piece in pieces) == data[:65_500]
         traffic = bench.plane.traffic(aid)
         assert traffic is not None
-        assert traffic.dropped_datagrams == 1
+        assert (traffic.to_client_datagrams, traffic.to_client_octets) == (2, 131_000)
 
     on_plane(plane, test)
+
+
+@every_plane
+def test_datagrams_above_the_configured_size_come_in_fragments(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        client, remote = bench.udp(), bench.udp()
+        aid = bench.add(client, remote_of(remote))
+        bench.send(client, aid, b"x")
+        _, outside = await bench.receive(remote)
+        remote.sendto(bytes(592), (str(outside.host), outside.port))
+        assert await bench.received(client) == (aid, bytes(592)), "600 octets are not above"
+        remote.sendto(bytes(593), (str(outside.host), outside.port))
+        assert [len((await bench.receive(client))[0]) for _ in range(2)] == [600, 9]
+
+    on_plane(plane, test, fragment_above=600)
+
+
+@every_plane
+def test_fragments_of_a_client_are_relayed_as_one_datagram(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        client, remote = bench.udp(), bench.udp()
+        aid = bench.add(client, remote_of(remote))
+        to_relay = (str(bench.inside.host), bench.inside.port)
+        for frag, body in ((0x83, b"third"), (0x01, b"first "), (0x01, b"first "), (0x02, b"second ")):
+            client.sendto(HEADER.pack(0, frag, 7, aid) + body, to_relay)
+            bench.send(client, aid, b"in between")
+        got = [(await bench.receive(remote))[0] for _ in range(5)]
+        assert got == [b"in between"] * 3 + [b"first second third", b"in between"]
+        counters = bench.plane.counters()
+        assert (counters.pieces, counters.reassembled) == (4, 1)
+        assert counters.queues == {QueueEnd.COMPLETE: 1}
+
+    on_plane(plane, test)
+
+
+@every_plane
+def test_fragments_that_never_become_whole_are_given_up_in_time(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        client, remote = bench.udp(), bench.udp()
+        aid = bench.add(client, remote_of(remote))
+        bench.send(client, aid, b"piece", frag=0x01)
+        counters = bench.plane.counters()
+        await bench.settled(lambda: counters.queues == {QueueEnd.TIMED_OUT: 1})
+        bench.send(client, aid, b"piece", frag=0x01)
+        await bench.settled(lambda: counters.pieces == 2)
+        bench.apply(RemoveEntry(aid))
+        assert counters.queues[QueueEnd.RELEASED] == 1
+
+    on_plane(plane, test, reassembly=ReassemblyLimits(timeout_s=0.05))
+
+
+@every_plane
+def test_the_original_sender_is_reported_where_asked(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        told, untold, talker = bench.udp(), bench.udp(), bench.udp()
+        group, sender = bench.group(), bench.udp()
+        aid = bench.add(told, group, 1, sends=False, reports_source=True)
+        other = bench.add(untold, group, 2, sends=False)
+        sender.sendto(b"news", (str(group.host), group.port))
+        octets, _ = await bench.receive(told)
+        assert Datagram.parse(octets) == Datagram(aid, b"news", rsv=1, source=remote_of(sender))
+        assert await bench.received(untold) == (other, b"news")
+        voice = bench.entry(talker.getsockname(), group, 3, receives=False, ttl=1)
+        added = bench.apply(AddEntry(voice))
+        assert isinstance(added, Done)
+        bench.send(talker, voice.aid, b"from inside")
+        octets, _ = await bench.receive(told)
+        assert Datagram.parse(octets).source == added.outside, "what the group outside sees"
+
+    on_plane(plane, test)
+
+
+@every_plane
+def test_each_receiver_gets_the_sources_it_asked_for(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        senders = {host: bench.udp(host) for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3")}
+        group = bench.group()
+        clients = [bench.udp() for _ in range(3)]
+        wanted = (including("127.0.0.2"), including("127.0.0.2", "127.0.0.3"), excluding("127.0.0.2"))
+        aids = [
+            bench.add(client, group, channel, sends=False, sources=sources)
+            for channel, (client, sources) in enumerate(zip(clients, wanted, strict=True))
+        ]
+        for host, sender in senders.items():
+            sender.sendto(host.encode(), (str(group.host), group.port))
+        got = [
+            {(await bench.received(client))[1].decode() for _ in range(count)}
+            for client, count in zip(clients, (1, 2, 2), strict=True)
+        ]
+        assert got == [{"127.0.0.2"}, {"127.0.0.2", "127.0.0.3"}, {"127.0.0.1", "127.0.0.3"}]
+        assert all(bench.nothing_waits_for(client) for client in clients)
+        bench.apply(RemoveEntry(aids[2]))
+        senders["127.0.0.1"].sendto(b"nobody wants it", (str(group.host), group.port))
+        senders["127.0.0.2"].sendto(b"two want it", (str(group.host), group.port))
+        assert await bench.received(clients[0]) == (aids[0], b"two want it")
+        assert bench.plane.counters().received_outside == 4, "the kernel kept the unwanted one out"
+
+    on_plane(plane, test)
+
+
+@every_plane
+def test_more_sources_than_one_socket_takes_are_spread(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        client, group = bench.udp(), bench.group()
+        hosts = [f"127.0.1.{number}" for number in range(1, 26)]
+        before = bench.plane.descriptors()
+        aid = bench.add(client, group, sends=False, sources=including(*hosts))
+        assert bench.plane.descriptors() == before + 3, "25 sources, 10 on a socket"
+        for host in (*hosts, "127.0.2.1"):
+            bench.udp(host).sendto(host.encode(), (str(group.host), group.port))
+        assert {(await bench.received(client))[1].decode() for _ in hosts} == set(hosts)
+        assert bench.nothing_waits_for(client)
+        bench.change(aid, sources=including(*hosts[5:15]))
+        assert bench.plane.descriptors() == before + 2
+        bench.change(aid, sources=ANY_SOURCE)
+        assert bench.plane.descriptors() == before + 1
+        bench.udp("127.0.2.1").sendto(b"anybody", (str(group.host), group.port))
+        assert await bench.received(client) == (aid, b"anybody")
+
+    on_plane(plane, test)
+
+
+@every_plane
+def test_a_filter_changes_under_traffic_without_loss(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        client, group = bench.udp(), bench.group()
+        kept = bench.udp("127.0.0.2")
+        hosts = [f"127.0.1.{number}" for number in range(1, 16)]
+        aid = bench.add(client, group, sends=False, sources=including("127.0.0.2"))
+        filters = (including("127.0.0.2", *hosts), including("127.0.0.2"), excluding("127.0.0.9"), ANY_SOURCE)
+        for number in range(400):
+            kept.sendto(number.to_bytes(2), (str(group.host), group.port))
+            bench.change(aid, sources=filters[number % len(filters)])
+            if number % 50 == 49:
+                got = [(await bench.received(client))[1] for _ in range(50)]
+                assert got == [each.to_bytes(2) for each in range(number - 49, number + 1)]
+        assert bench.nothing_waits_for(client), "nothing twice"
+
+    on_plane(plane, test)
+
+
+@every_plane
+def test_what_waits_when_a_filter_changes_reaches_every_one_of_many_receivers(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        client, sender, group = bench.udp(), bench.udp("127.0.0.2"), bench.group()
+        hosts = [f"127.0.1.{number}" for number in range(1, 16)]
+        several = including("127.0.0.2", *hosts)  # on two sockets
+        aids = [bench.add(client, group, sends=False, sources=several) for _ in range(200)]
+        late = bench.udp(hosts[-1])
+        for _ in range(20):
+            late.sendto(b"still wanted", (str(group.host), group.port))
+            sender.sendto(b"wanted all along", (str(group.host), group.port))
+        bench.change(aids[0], sources=ANY_SOURCE)  # on one
+        late.sendto(b"wanted afterwards", (str(group.host), group.port))
+        counters = bench.plane.counters()
+        await bench.settled(lambda: counters.received_outside == 41)
+        assert counters.copied == 41 * 199
+
+    on_plane(plane, test)
+
+
+class Turns:
+    """Runs once in every turn of the event loop, and notes how much the plane has moved by then."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._counters = bench.plane.counters()
+        self._loop = asyncio.get_running_loop()
+        self.moved = [0]
+        self._next = self._loop.call_soon(self._note)
+
+    def _note(self) -> None:
+        self.moved.append(self._counters.sent_inside + self._counters.sent_outside)
+        self._next = self._loop.call_soon(self._note)
+
+    @property
+    def longest(self) -> int:
+        """The most datagrams that were given in one turn."""
+        return max(after - before for before, after in pairwise(self.moved))
+
+    def stop(self) -> None:
+        self._next.cancel()
+
+
+@every_plane
+@pytest.mark.parametrize("way", ["from outside", "from a client", "in fragments", "in MM-mode"])
+def test_copies_for_many_receivers_do_not_hold_up_other_sockets(plane: str, way: str) -> None:
+    """200 receivers and 50 datagrams: whoever else waits gets a turn behind each one."""
+
+    async def test(bench: Bench) -> None:
+        receiver, sender, remote, other = bench.udp(), bench.udp(), bench.udp(), bench.udp()
+        group = bench.group()
+        for _ in range(200):
+            bench.add(receiver, group, sends=False)
+        speaks = bench.add(sender, group, channel=2, receives=False, ttl=1, mm=way == "in MM-mode")
+        aid = bench.add(other, remote_of(remote), channel=3)
+        turns = Turns(bench)
+        for number in range(50):
+            if way == "from outside":
+                bench.udp().sendto(b"news", (str(group.host), group.port))
+            elif way == "from a client":
+                bench.send(sender, speaks, b"news")
+            elif way == "in MM-mode":
+                sender.sendto(b"news", (str(group.host), group.port))
+            else:
+                dgid = number + 1
+                for frag, octets in ((1, b"ne"), (0x82, b"ws")):
+                    piece = HEADER.pack(0, frag, dgid, speaks) + octets
+                    sender.sendto(piece, (str(bench.inside.host), bench.inside.port))
+        bench.send(other, aid, b"mine")
+        counters = bench.plane.counters()
+        times = 2 if way == "in MM-mode" else 1  # here inside is outside too, and hears it itself
+        await bench.settled(lambda: counters.sent_inside == times * 50 * 200)
+        assert (await bench.receive(remote))[0] == b"mine"
+        turns.stop()
+        assert 200 <= turns.longest <= times * (200 + 64) + 64
+
+    on_plane(plane, test, inside=LOOPBACK)
+
+
+@every_plane
+def test_encapsulated_datagrams_come_and_go_by_the_channel(plane: str) -> None:
+    frames: list[tuple[int, int, bytes]] = []
+
+    def sink(channel: int, aid: int, body: bytes) -> list[int]:
+        frames.append((channel, aid, body))
+        return [frames[0][1]] if len(frames) == 3 else []
+
+    async def test(bench: Bench) -> None:
+        remote, sender, group = bench.udp(), bench.udp(), bench.group()
+        aid = bench.add(None, remote_of(remote), 5)
+        heard = bench.add(None, group, 5, ttl=1, reports_source=True)
+        bench.plane.take(5, aid, b"question")
+        data, outside = await bench.receive(remote)
+        assert data == b"question"
+        remote.sendto(b"answer", (str(outside.host), outside.port))
+        await bench.settled(lambda: len(frames) == 1)
+        sender.sendto(b"news", (str(group.host), group.port))
+        await bench.settled(lambda: len(frames) == 2)
+        assert frames == [(5, aid, b"answer"), (5, heard, source_block(remote_of(sender)) + b"news")]
+        remote.sendto(b"one too many", (str(outside.host), outside.port))
+        await bench.settled(lambda: len(frames) == 3)
+        counters = bench.plane.counters()
+        assert counters.drops == {DropReason.SLOW_CLIENT: 1}
+        assert counters.sent_inside == 2
+        bench.plane.take(5, aid ^ 1 << 31, b"unknown")
+        bench.plane.take(6, aid, b"of another channel")
+        by_udp = bench.add(bench.udp(), remote_of(remote), 5)
+        bench.plane.take(5, by_udp, b"comes by UDP")
+        bench.send(bench.udp(), aid, b"comes by the channel")
+        await bench.settled(lambda: counters.drops[DropReason.ENCAPSULATED] == 1)
+        assert counters.drops[DropReason.UNKNOWN_AID] == 2
+        assert counters.drops[DropReason.NOT_ENCAPSULATED] == 1
+
+    on_plane(plane, test, sink=sink)
 
 
 @every_plane
@@ -312,20 +586,59 @@ def test_a_full_plane_refuses_and_leaves_nothing_behind(plane: str) -> None:
         client = bench.udp()
         bench.add(client, Endpoint(IPv4Address("127.0.0.1"), 9))
         entry = bench.entry(client.getsockname(), bench.group(), sends=False)
-        added, refused = bench.plane.apply([AddEntry(entry), AddReceiver(entry.aid), RemoveEntry(entry.aid)])
-        assert isinstance(added, Done)
-        assert isinstance(refused, Failed), "and the third was not tried"
+        refused = bench.apply(AddEntry(entry))
+        assert isinstance(refused, Failed)
         assert refused.errno == errno.EMFILE
-        assert isinstance(bench.apply(RemoveEntry(entry.aid)), Done)
         assert bench.plane.traffic(entry.aid) is None
+        assert bench.plane.descriptors() == 2
 
     on_plane(plane, test, max_sockets=2)
 
 
 @every_plane
+def test_sockets_towards_clients_count_as_well(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        bench.add(bench.udp(), Endpoint(IPv4Address("127.0.0.1"), 9))
+        another = Endpoint(IPv4Address("127.0.0.2"), bench.inside.port)
+        with pytest.raises(OSError, match="the relay is full: 2 UDP sockets") as refused:
+            bench.plane.open_inside(another)
+        assert refused.value.errno == errno.EMFILE
+        assert bench.plane.descriptors() == 2
+        bench.plane.open_inside(bench.inside)  # it is there already
+        bench.apply(RemoveEntry(next(iter(bench.entries))))
+        bench.plane.open_inside(another)
+        assert bench.plane.descriptors() == 2
+
+    on_plane(plane, test, max_sockets=2)
+
+
+@every_plane
+def test_an_endpoint_of_the_relays_own_is_no_clients(plane: str) -> None:
+    """Datagrams would go round for ever."""
+
+    async def test(bench: Bench) -> None:
+        another = Endpoint(IPv4Address("127.0.0.2"), bench.inside.port)
+        bench.plane.open_inside(another)
+        before = bench.plane.descriptors()
+        for own in (bench.inside, another):
+            for remote in (Endpoint(IPv4Address("127.0.0.1"), 9), bench.group()):
+                entry = bench.entry((str(own.host), own.port), remote)
+                refused = bench.apply(AddEntry(entry))
+                assert isinstance(refused, Failed)
+                assert refused.errno == errno.EPERM
+                assert of_errno(refused.errno) == ReplyCode.GENERAL_FAILURE
+                assert bench.plane.traffic(entry.aid) is None
+        assert bench.plane.descriptors() == before
+        bench.add(("127.0.0.3", bench.inside.port), Endpoint(IPv4Address("127.0.0.1"), 9))
+
+    on_plane(plane, test)
+
+
+@every_plane
 def test_an_unknown_entry_fails_and_says_so(plane: str) -> None:
     async def test(bench: Bench) -> None:
-        for change in (RemoveEntry(7), AddReceiver(7), RemoveReceiver(7), ChangeEntry(7, True, True, 1)):
+        entry = bench.entry(bench.udp().getsockname(), bench.group())
+        for change in (RemoveEntry(entry.aid), ChangeEntry(entry)):
             assert isinstance(bench.apply(change), Failed)
 
     on_plane(plane, test)
