@@ -110,6 +110,10 @@ class Ruleset:
         self._protected = protected or Protected()
         self._compiled = [_compile(rule, teams or {}) for rule in self.rules]
 
+    def protect(self, protected: Protected) -> None:
+        """Other ranges from now on: this host's addresses have changed."""
+        self._protected = protected
+
     def may_ever(self, user: str | None, client: IPAddress, actions: frozenset[Action]) -> bool:
         """Whether any rule allows this user, from here, one of the actions at all."""
         return any(rule.could_allow(user, client, actions) for rule in self._compiled)

@@ -112,4 +112,4 @@ class Rule(Settings):
     to: Some[Destination] | None = None
     ports: Annotated[Some[Ports] | None, BeforeValidator(_as_list)] = None
     max_ttl: Annotated[int, Field(ge=1, le=255)] = 255
-    modes: Some[Literal["mu"]] = ["mu"]
+    modes: Some[Literal["mu", "mm"]] = ["mu"]

@@ -86,7 +86,7 @@ PORTS = 'expected a port, a range like "5000-5999", or a list of these'
         ("max_ttl", 0, "greater than or equal to 1"),
         ("max_ttl", 256, "less than or equal to 255"),
         ("max_ttl", True, "max_ttl: Input should be a valid integer"),
-        ("modes", ["mm"], "modes.0: Input should be 'mu'"),
+        ("modes", ["mx"], "modes.0: Input should be 'mu' or 'mm'"),
         ("port", 53, "port: Extra inputs are not permitted"),
     ],
 )
