@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from mcastsocks.address import Endpoint, IPAddress
 from mcastsocks.rules.decide import Query, Verdict
@@ -33,6 +34,7 @@ class ControlChannel:
     ) -> None:
         self._services, self._channel, self._user, self._answer = services, channel, user, answer
         self._lookups: set[asyncio.Task[None]] = set()
+        self._closed = False
         self.opened = 0
         self.refused = 0
 
@@ -49,12 +51,14 @@ class ControlChannel:
 
     async def close(self, reason: str) -> None:
         """Release everything: the channel is gone."""
+        self._closed = True
         for lookup in self._lookups:
             lookup.cancel()
         for count, association in enumerate(self._services.table.of_channel(self._channel), 1):
             self._end(association, Flags.NONE, reason)
             if count % _AT_ONCE == 0:
-                await asyncio.sleep(0)
+                with suppress(asyncio.CancelledError):  # the relay stops: all the more has it to be told
+                    await asyncio.sleep(0)
 
     def _bind(self, request: ControlRequest) -> None:
         inquiry = bind.examine_bind(self._services.table, self._channel, request)
@@ -69,12 +73,16 @@ class ControlChannel:
 
     async def _bind_by_name(self, inquiry: Inquiry, name: str) -> None:
         try:
-            addresses = await self._services.resolver.resolve(name)
+            addresses = await self._services.resolver.resolve(name, self._channel.account)
         except ResolveError as error:
-            refusal = requests.refuse(inquiry.request, ReplyCode.HOST_UNREACHABLE, str(error))
-            self._refuse(refusal, inquiry.request)
+            if not self._closed:
+                refusal = requests.refuse(inquiry.request, ReplyCode.HOST_UNREACHABLE, str(error))
+                self._refuse(refusal, inquiry.request)
         else:
-            self._open(inquiry, addresses)
+            if not self._closed:
+                versions = self._services.versions
+                usable = [address for address in addresses if address.is_multicast or address.version in versions]
+                self._open(inquiry, usable or addresses)
 
     def _open(self, inquiry: Inquiry, addresses: Sequence[IPAddress]) -> None:
         """Ask the rules about each address; the first that they allow in every direction is taken."""
@@ -88,9 +96,8 @@ class ControlChannel:
         if isinstance(plan, Refusal):
             self._refuse(plan, request)
             return
-        results = services.plane.apply(plan.changes)
-        outcome, undo = bind.conclude_bind(services.table, plan, results)
-        services.plane.apply(undo)
+        results = services.plane.apply([plan.change])
+        outcome = bind.conclude_bind(services.table, plan, results)
         if isinstance(outcome, Refusal):
             self._refuse(outcome, request)
             return
@@ -131,7 +138,7 @@ class ControlChannel:
         self._answer(requests.ttl_reply(request))
 
     def _end(self, association: Association, kept: Flags, reason: str) -> None:
-        results = self._services.plane.apply(requests.changes_to_keep(association, kept))
+        results = self._services.plane.apply([requests.change_to_keep(association, kept)])
         traffic = requests.conclude_release(self._services.table, association, kept, results)
         if traffic is None:
             self._record("association-change", association)

@@ -70,6 +70,13 @@ def _address_or_empty(value: Any) -> IPAddress | None:
     return address
 
 
+def _source(value: Any) -> IPAddress:
+    try:
+        return ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError("expected the address of a relay whose group datagrams are not relayed") from None
+
+
 def _not_empty(value: str) -> str:
     if not value:
         raise ValueError("expected the name or an address of a network interface")
@@ -77,20 +84,27 @@ def _not_empty(value: str) -> str:
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=4_000_000)]
 
 
 class Inside(Settings):
-    """Where clients are. The TCP port's number in UDP carries the datagrams."""
+    """Where clients are. The TCP port's number in UDP carries the datagrams; groups in MM-mode live on `interface`."""
 
     listen: Annotated[list[Annotated[Endpoint, BeforeValidator(_listen)]], Field(min_length=1)]
     advertise: Annotated[IPAddress | None, BeforeValidator(_address_or_empty)] = None
+    interface: Annotated[str, AfterValidator(_not_empty)] | None = None
+    multicast_ttl: Annotated[int, Field(ge=1, le=255)] = 1
+    fragment_above: Annotated[int | None, Field(ge=576, le=65_527)] = None
 
 
 class OutsideSettings(Settings):
-    """Where groups are joined and remotes are: an interface by name or address."""
+    """Where groups are joined and remotes are: an interface by name or address.
+
+    What comes to a group from one of `ignore_sources`, other relays on the same border, is not relayed.
+    """
 
     interface: Annotated[str, AfterValidator(_not_empty)]
+    ignore_sources: list[Annotated[IPAddress, BeforeValidator(_source)]] = []
 
 
 class Auth(Settings):
@@ -121,8 +135,11 @@ class Limits(Settings):
     associations_per_user: Count = 20_000
     groups: Count = 4096
     groups_per_user: Count = 256
+    group_receivers_per_user: Count = 256
+    local_endpoints_per_user: Count = 512
     udp_sockets: Count = 16_384
     name_lookups: Count = 64
+    name_lookups_per_user: Count = 8
     name_timeout_s: Seconds = 5
     logins_remembered: Count = 10_000
     login_remembered_s: Seconds = 300

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mcastsocks.address import IPAddress
+from mcastsocks.address import IPAddress, site_of
 from mcastsocks.server.config import Limits
 from mcastsocks.tables.tally import Tally
 
-_BEING_REFUSED = 32
-"""Connections beyond the limit that are still told so; more are closed at once."""
+_BEING_REFUSED, _BEING_REFUSED_OF_ONE = 32, 4
+"""Connections beyond the limits, in all and of one address, that are still told so; more are closed at once."""
 
 
 class Connections:
@@ -18,22 +18,27 @@ class Connections:
     def __init__(self, limits: Limits, most: int) -> None:
         self.limits, self._most = limits, most
         self._open = 0
+        self.turned_away = 0
         self.handshakes: Tally[IPAddress] = Tally()
         self.users: Tally[str] = Tally()
 
     def __len__(self) -> int:
         return self._open
 
-    @property
-    def overrun(self) -> bool:
-        """There is no descriptor left even to say no."""
-        return self._open >= self._most + _BEING_REFUSED
+    def turns_away(self, client: IPAddress) -> bool:
+        """Close at once: there is no descriptor left even to say no, or too many wait for that from this address."""
+        crowd = self.handshakes[site_of(client)] >= self.limits.handshakes_per_client + _BEING_REFUSED_OF_ONE
+        if crowd or self._open >= self._most + _BEING_REFUSED:
+            self.turned_away += 1
+            return True
+        return False
 
     def open(self, client: IPAddress) -> Place:
         """A connection was accepted; its place is given back with `close`."""
         self._open += 1
-        self.handshakes.add(client)
-        return Place(self, client, self._full_for(client))
+        site = site_of(client)
+        self.handshakes.add(site)
+        return Place(self, site, self._full_for(site))
 
     def forget(self) -> None:
         self._open -= 1

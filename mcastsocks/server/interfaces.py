@@ -9,7 +9,7 @@ import netifaces
 
 from mcastsocks.address import IPAddress
 from mcastsocks.errors import ConfigError
-from mcastsocks.planes.interface import Outside
+from mcastsocks.planes.interface import Interface
 from mcastsocks.rules.model import IPNetwork
 from mcastsocks.server.config import Loaded
 
@@ -45,7 +45,7 @@ def networks_on(name: str) -> list[IPNetwork]:
     return [network for item in items if (network := _network_of(item))]
 
 
-def inside_networks(listen: list[IPAddress], outside: Outside) -> tuple[IPNetwork, ...]:
+def inside_networks(listen: list[IPAddress], outside: Interface) -> tuple[IPNetwork, ...]:
     """Where clients are: the links of the addresses listened on; for a wildcard every link but the outside's."""
     networks: list[IPNetwork] = []
     for address in listen:
@@ -56,8 +56,8 @@ def inside_networks(listen: list[IPAddress], outside: Outside) -> tuple[IPNetwor
     return tuple(dict.fromkeys(networks))
 
 
-def find_outside(wanted: str) -> Outside:
-    """The outside interface by its name or one of its addresses. Raises ConfigError naming what there is."""
+def find_interface(wanted: str) -> Interface:
+    """An interface by its name or one of its addresses. Raises ConfigError naming what there is."""
     names = netifaces.interfaces()
     chosen: IPAddress | None = None
     name = wanted
@@ -74,15 +74,28 @@ def find_outside(wanted: str) -> Outside:
         raise ConfigError(f"{name} has no address yet; give it one first")
     assert isinstance(ipv4, IPv4Address | None)
     assert isinstance(ipv6, IPv6Address | None)
-    return Outside(name, socket.if_nametoindex(name), ipv4, ipv6)
+    return Interface(name, socket.if_nametoindex(name), ipv4, ipv6)
 
 
-def configured_outside(loaded: Loaded) -> Outside:
+def configured_outside(loaded: Loaded) -> Interface:
     """The same for a configuration, with the place in it."""
+    return _at(loaded, ("outside", "interface"), loaded.config.outside.interface)
+
+
+def configured_inside(loaded: Loaded) -> Interface | None:
+    """Where MM-mode multicasts: as configured, else the interface of the first address listened on."""
+    inside = loaded.config.inside
+    if inside.interface is not None:
+        return _at(loaded, ("inside", "interface"), inside.interface)
+    first = inside.listen[0].address
+    return None if first.is_unspecified else _at(loaded, ("inside", "listen", 0), str(first))
+
+
+def _at(loaded: Loaded, place: tuple[str | int, ...], wanted: str) -> Interface:
     try:
-        return find_outside(loaded.config.outside.interface)
+        return find_interface(wanted)
     except ConfigError as error:
-        raise loaded.error((("outside", "interface"), str(error))) from None
+        raise loaded.error((place, str(error))) from None
 
 
 def _speaking_address(name: str, version: int, chosen: IPAddress | None) -> IPAddress | None:

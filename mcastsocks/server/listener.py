@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
 
 from mcastsocks.address import Endpoint, to_sockaddr
 from mcastsocks.errors import ConfigError
+from mcastsocks.liveness import detect_dead_peer
 
 _BACKLOG = 512
-_TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_PAUSE_S = 0.1
+_PAUSE_S = 0.05
 
 
 class Listener:
@@ -30,28 +29,18 @@ class Listener:
         while True:
             try:
                 sock, _ = await loop.sock_accept(self._sock)
-            except OSError as error:
-                if error.errno in _TRANSIENT:
-                    await asyncio.sleep(_PAUSE_S)
-                continue  # or the client went before we took it
-            detect_dead_client(sock, self._dead_client_s)
-            self._accepted(sock)
+            except OSError:  # no descriptors, no memory, or the client went before we took it
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            try:
+                detect_dead_peer(sock, self._dead_client_s)
+            except OSError:
+                sock.close()
+            else:
+                self._accepted(sock)
 
     def close(self) -> None:
         self._sock.close()
-
-
-def detect_dead_client(sock: socket.socket, seconds: int) -> None:
-    """Have the kernel end a connection whose client is silent to everything for about that long.
-
-    Keepalive finds a client that went while nothing was owed to it, TCP_USER_TIMEOUT one that went owing an
-    acknowledgement; with the latter set, keepalive gives up by time too and not by its count of probes.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, seconds // 3))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 6))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _listen(endpoint: Endpoint) -> socket.socket:

@@ -47,6 +47,7 @@ class Records:
         self._stream = stream or sys.stdout
         self._queue: queue.Queue[_Record | None] = queue.Queue(_QUEUED)
         self._lost = 0
+        self._complained = False
         self._thread = threading.Thread(target=self._write_all, name="records", daemon=True)
         self._thread.start()
 
@@ -55,7 +56,7 @@ class Records:
         present = {key: value for key, value in fields.items() if value is not None}
         try:
             if self._lost:
-                self._queue.put_nowait(self._lost_record())
+                self._queue.put_nowait(_lost(self._lost))
                 self._lost = 0
             self._queue.put_nowait((datetime.now(UTC), event, present))
         except queue.Full:
@@ -65,23 +66,48 @@ class Records:
         """Write what is left, for a few seconds at most."""
         with suppress(queue.Full):
             if self._lost:
-                self._queue.put(self._lost_record(), timeout=_CLOSE_S)
+                self._queue.put(_lost(self._lost), timeout=_CLOSE_S)
             self._queue.put(None, timeout=_CLOSE_S)
             self._thread.join(timeout=_CLOSE_S)
 
-    def _lost_record(self) -> _Record:
-        return datetime.now(UTC), "records-lost", {"records": self._lost}
-
     def _write_all(self) -> None:
-        try:
-            while (record := self._queue.get()) is not None:
-                self._stream.write(self._format(*record) + "\n")
+        unwritten = 0
+        while (record := self._queue.get()) is not None:
+            try:
+                if unwritten:
+                    self._write_line(_lost(unwritten))
+                    unwritten = 0
+                self._write_line(record)
                 if self._queue.empty():
                     self._stream.flush()
+            except (OSError, ValueError) as error:  # a full disk may have room again, a closed pipe has no reader
+                unwritten += _count(record)
+                self._complain(error)
+        with suppress(OSError, ValueError):
+            if unwritten:
+                self._write_line(_lost(unwritten))
             self._stream.flush()
-        except (OSError, ValueError):  # nobody reads any more: the relay goes on
-            while self._queue.get() is not None:
-                pass
+
+    def _write_line(self, record: _Record) -> None:
+        self._stream.write(self._format(*record) + "\n")
+
+    def _complain(self, error: Exception) -> None:
+        """Once: whoever reads standard error learns that the record has gaps."""
+        if not self._complained:
+            self._complained = True
+            with suppress(OSError, ValueError):
+                print(f"mcastsocks: records are being lost: {error}", file=sys.stderr)
+
+
+def _lost(records: int) -> _Record:
+    return datetime.now(UTC), "records-lost", {"records": records}
+
+
+def _count(record: _Record) -> int:
+    """How many records are lost with this one."""
+    _, event, fields = record
+    lost = fields.get("records") if event == "records-lost" else 1
+    return lost if isinstance(lost, int) else 1
 
 
 def _stamp(time: datetime) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import signal
 import socket
+from contextlib import suppress
 from functools import partial
 
 import mcastsocks
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
 from mcastsocks.errors import ConfigError
-from mcastsocks.planes.interface import Outside
+from mcastsocks.planes.interface import Interface, PlaneOptions
 from mcastsocks.planes.portable import PortablePlane
 from mcastsocks.rules.decide import Ruleset
 from mcastsocks.rules.protected import Protected
@@ -19,11 +21,13 @@ from mcastsocks.server import descriptors, interfaces
 from mcastsocks.server.auth.userpass import PasswordCheck
 from mcastsocks.server.config import Loaded
 from mcastsocks.server.connections import Connections, Place
+from mcastsocks.server.frames import Channels
 from mcastsocks.server.listener import Listener
 from mcastsocks.server.records import Records
 from mcastsocks.server.resolver import Resolver
 from mcastsocks.server.services import Services
 from mcastsocks.server.session import Session
+from mcastsocks.server.watch import AddressWatch
 from mcastsocks.tables.associations import AssociationTable, TableLimits
 
 
@@ -35,20 +39,37 @@ class Relay:
         self.source = loaded.source
         self.config = config
         self._loaded = loaded
-        self.outside: Outside = interfaces.configured_outside(loaded)
+        self.outside: Interface = interfaces.configured_outside(loaded)
         self.descriptors = descriptors.claim(config.limits)
         limits = config.limits
-        listen = [endpoint.address for endpoint in config.inside.listen]
-        protected = Protected(interfaces.own_addresses(), interfaces.inside_networks(listen, self.outside))
+        channels = Channels()
+        options = PlaneOptions(
+            self.descriptors.udp_sockets,
+            config.inside.fragment_above,
+            interfaces.configured_inside(loaded),
+            config.inside.multicast_ttl,
+            frozenset(str(source) for source in config.outside.ignore_sources),
+            sink=channels.push,
+        )
         self._services = Services(
             config=config,
-            rules=Ruleset(config.rules, loaded.users.teams, protected),
+            channels=channels,
+            versions=frozenset(version for version in (4, 6) if self.outside.address(version) is not None),
+            turn=asyncio.Lock(),
+            rules=Ruleset(config.rules, loaded.users.teams, self._protected()),
             table=AssociationTable(
-                TableLimits(limits.associations, limits.associations_per_user, limits.groups, limits.groups_per_user)
+                TableLimits(
+                    limits.associations,
+                    limits.associations_per_user,
+                    limits.groups,
+                    limits.groups_per_user,
+                    limits.group_receivers_per_user,
+                    limits.local_endpoints_per_user,
+                )
             ),
-            plane=PortablePlane(asyncio.get_running_loop(), self.outside, self.descriptors.udp_sockets),
+            plane=PortablePlane(asyncio.get_running_loop(), self.outside, options),
             passwords=PasswordCheck(loaded.users, limits),
-            resolver=Resolver(limits.name_lookups, limits.name_timeout_s),
+            resolver=Resolver(limits.name_lookups, limits.name_lookups_per_user, limits.name_timeout_s),
             records=records or Records(config.log.format),
             connections=Connections(limits, self.descriptors.connections),
         )
@@ -56,6 +77,7 @@ class Relay:
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: set[asyncio.Task[None]] = set()
+        self._watch: AddressWatch | None = None
         self._started = False
         self._stopped = asyncio.Event()
 
@@ -66,8 +88,9 @@ class Relay:
     def start(self) -> None:
         """Listen. TCP first: a relay that runs already is found there. Signals are heeded from here on."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, self._ignore_reload)
         loop.add_signal_handler(signal.SIGUSR1, self.record_counters)
         for index, endpoint in enumerate(self.config.inside.listen):
             try:
@@ -82,10 +105,32 @@ class Relay:
             outside=self.outside.name,
             plane=self.plane_name,
         )
+        with suppress(OSError):  # no rtnetlink: addresses are taken as they were at start
+            self._watch = AddressWatch(self._addresses_changed)
         self._started = True
 
+    def _ignore_reload(self) -> None:
+        self._services.records.write("reload", why="this release reads its configuration and users at start only")
+
+    def _protected(self) -> Protected:
+        listen = [endpoint.address for endpoint in self.config.inside.listen]
+        return Protected(interfaces.own_addresses(), interfaces.inside_networks(listen, self.outside))
+
+    def _addresses_changed(self) -> None:
+        """The relay's own addresses are protected as they are now, and groups are joined again where need be."""
+        services = self._services
+        try:
+            self.outside = interfaces.configured_outside(self._loaded)
+            services.rules.protect(self._protected())
+            joined = services.plane.renew(self.outside)
+        except (ConfigError, OSError) as error:
+            services.records.write("outside-lost", interface=self.outside.name, why=str(error))
+            return
+        if joined:
+            services.records.write("outside-renewed", interface=self.outside.name, groups=joined)
+
     async def serve(self) -> None:
-        """Until SIGTERM, SIGINT or SIGHUP; SIGUSR1 writes the counters."""
+        """Until SIGTERM or SIGINT; SIGUSR1 writes the counters."""
         try:
             await self._stopped.wait()
         finally:
@@ -95,6 +140,8 @@ class Relay:
         """Release everything, leave every group, say goodbye in the record."""
         for listener in self._listeners:
             listener.close()
+        if self._watch is not None:
+            self._watch.close()
         tasks = (*self._tasks, *self._sessions)
         for task in tasks:
             task.cancel()
@@ -103,7 +150,6 @@ class Relay:
             self.record_counters()
         self._services.plane.close()
         self._services.passwords.close()
-        self._services.resolver.close()
         if self._started:
             self._services.records.write("relay-end")
         self._services.records.close()
@@ -114,6 +160,7 @@ class Relay:
         services.records.write(
             "counters",
             connections=len(services.connections),
+            turned_away=services.connections.turned_away,
             associations=len(services.table),
             udp_sockets=services.plane.descriptors(),
             **services.plane.counters().as_dict(),
@@ -123,14 +170,16 @@ class Relay:
         listener = Listener(endpoint, self.config.limits.dead_client_s, self._accepted)
         self._listeners.append(listener)
         for inside in _inside_endpoints(endpoint):
-            self._open_inside(inside)
+            self._open_inside(inside, may_fail=endpoint.address.is_unspecified)
         self._tasks.add(asyncio.create_task(listener.run()))
 
-    def _open_inside(self, endpoint: Endpoint) -> None:
+    def _open_inside(self, endpoint: Endpoint, *, may_fail: bool) -> None:
+        """An address that is not usable yet (IPv6, tentative) gets its socket when a client first connects to it."""
         try:
             self._services.plane.open_inside(endpoint)
         except OSError as error:
-            raise ConfigError(f"cannot take datagrams on UDP {endpoint}: {error.strerror}") from None
+            if not (may_fail and error.errno == errno.EADDRNOTAVAIL):
+                raise ConfigError(f"cannot take datagrams on UDP {endpoint}: {error.strerror}") from None
 
     def _accepted(self, sock: socket.socket) -> None:
         connections = self._services.connections
@@ -139,10 +188,11 @@ class Relay:
         except OSError:
             sock.close()
             return
-        if connections.overrun:
+        client = from_sockaddr(peer).address
+        if connections.turns_away(client):
             sock.close()
             return
-        place = connections.open(from_sockaddr(peer).address)
+        place = connections.open(client)
         task = asyncio.create_task(self._run_session(sock, peer, place))
         self._sessions.add(task)
         task.add_done_callback(partial(self._session_done, sock, place))

@@ -4,52 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from contextlib import suppress
 from ipaddress import ip_address
 
 from mcastsocks.address import IPAddress, unmapped
+from mcastsocks.errors import McastsocksError
+from mcastsocks.tables.tally import Tally
 
-_THREADS = 8
+_Found = list[IPAddress] | OSError
 
 
-class ResolveError(Exception):
+class ResolveError(McastsocksError):
     """A name that does not resolve, or not now; the text says why."""
 
 
 class Resolver:
-    """The system's resolver in a few threads; more look-ups than `most` at once are refused."""
+    """The system's resolver, a thread for each look-up: at most `most` at once, and `most_per_user` for one user.
 
-    def __init__(self, most: int, timeout_s: float) -> None:
-        self._most, self._timeout_s = most, timeout_s
-        self._threads = ThreadPoolExecutor(_THREADS, "resolver")
+    The threads are daemons: getaddrinfo cannot be interrupted, and nobody waits for it when the relay stops.
+    """
+
+    def __init__(self, most: int, most_per_user: int, timeout_s: float) -> None:
+        self._most, self._most_per_user, self._timeout_s = most, most_per_user, timeout_s
         self._under_way = 0
+        self._held: Tally[str] = Tally()
 
-    async def resolve(self, name: str) -> list[IPAddress]:
+    async def resolve(self, name: str, account: str) -> list[IPAddress]:
         """The name's addresses, best first, at least one. Raises ResolveError."""
         if self._under_way >= self._most:
             raise ResolveError(f"{self._most} names are being looked up already")
-        self._under_way += 1
-        # Counted until the thread is done with it, which can be long after the caller gave up.
-        looking = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, name)
-        looking.add_done_callback(self._done)
+        if self._held[account] >= self._most_per_user:
+            raise ResolveError(f"{self._most_per_user} names are being looked up for {account} already")
+        looking = self._start(name, account)
         try:
-            return await asyncio.wait_for(asyncio.shield(looking), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                found = await asyncio.shield(looking)
         except TimeoutError:
             raise ResolveError(f"{name} did not resolve within {self._timeout_s:g} s") from None
-        except OSError as error:
-            raise ResolveError(f"{name}: {error.strerror}") from None
-        except UnicodeError:  # an empty label, or one of more than 63 octets
-            raise ResolveError(f"{name} is no name that could be looked up") from None
+        if isinstance(found, OSError):
+            raise ResolveError(f"{name}: {found.strerror}")
+        return found
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def _start(self, name: str, account: str) -> asyncio.Future[_Found]:
+        """Counted until the thread is done, which can be long after the caller gave up."""
+        loop = asyncio.get_running_loop()
+        looking: asyncio.Future[_Found] = loop.create_future()
 
-    def _done(self, looking: asyncio.Future[list[IPAddress]]) -> None:
-        self._under_way -= 1
-        if not looking.cancelled():
-            looking.exception()  # taken note of: nobody may be waiting any more
+        def done(found: _Found) -> None:
+            self._under_way -= 1
+            self._held.remove(account)
+            if not looking.cancelled():
+                looking.set_result(found)
+
+        def run() -> None:
+            found = _look_up(name)
+            with suppress(RuntimeError):  # the loop is closed: the relay has stopped meanwhile
+                loop.call_soon_threadsafe(done, found)
+
+        try:
+            threading.Thread(target=run, name=f"resolver {name}", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            raise ResolveError(f"{name}: {error}") from None
+        self._under_way += 1
+        self._held.add(account)
+        return looking
 
 
-def _look_up(name: str) -> list[IPAddress]:
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
+def _look_up(name: str) -> _Found:
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
+    except UnicodeError:  # a label that is empty or too long
+        return OSError(socket.EAI_NONAME, "not a name that could be looked up")
+    except OSError as error:
+        return error
     return list(dict.fromkeys(unmapped(ip_address(str(item[4][0]).partition("%")[0])) for item in found))

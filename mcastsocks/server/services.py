@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from mcastsocks.planes.interface import Plane
@@ -9,6 +10,7 @@ from mcastsocks.rules.decide import Ruleset
 from mcastsocks.server.auth.userpass import PasswordCheck
 from mcastsocks.server.config import Config
 from mcastsocks.server.connections import Connections
+from mcastsocks.server.frames import Channels
 from mcastsocks.server.records import Records
 from mcastsocks.server.resolver import Resolver
 from mcastsocks.tables.associations import AssociationTable
@@ -16,6 +18,10 @@ from mcastsocks.tables.associations import AssociationTable
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """`versions` are the IP versions that the outside speaks. Whoever holds `turn` answers requests: one channel at a
+    time, and the event loop in between, so that neither datagrams nor other channels wait for a busy one.
+    """
+
     config: Config
     rules: Ruleset
     table: AssociationTable
@@ -24,3 +30,6 @@ class Services:
     resolver: Resolver
     records: Records
     connections: Connections
+    channels: Channels
+    versions: frozenset[int]
+    turn: asyncio.Lock

@@ -20,16 +20,18 @@ from mcastsocks.protocol.server import (
     State,
 )
 from mcastsocks.rules.model import Action
+from mcastsocks.server import features
 from mcastsocks.server.channel import ControlChannel
 from mcastsocks.server.connections import Place
+from mcastsocks.server.frames import FrameQueue
 from mcastsocks.server.services import Services
 from mcastsocks.tables.associations import Channel
 from mcastsocks.wire.control import ControlReply
 from mcastsocks.wire.replies import ReplyCode
 from mcastsocks.wire.socks5 import Command, Method, Request
 
-_READ_OCTETS = 4096
-"""Some 150 requests: as many as are answered before others, and datagrams, get their turn."""
+_READ_OCTETS = 2048
+"""Some 75 requests: as many as are answered before others, and datagrams, get their turn."""
 
 _GOODBYE_S = 5
 """RFC 1928 §6 wants a connection closed within 10 s of a failure."""
@@ -65,6 +67,8 @@ class Session:
         self._machine = ServerConnection(time.monotonic(), services.config.limits.handshake_timeout_s)
         self._user: str | None = None
         self._channel: ControlChannel | None = None
+        self._frames: asyncio.Task[None] | None = None
+        self._lists = 0
         self._started = time.monotonic()
 
     async def run(self) -> None:
@@ -94,30 +98,41 @@ class Session:
                     await self._negotiate(await self._next_event())
         except TimeoutError:
             self._refuse("handshake timeout")
+        assert self._channel is not None
         while True:
-            match await self._next_event():
-                case ControlRequested(request):
-                    assert self._channel is not None
-                    self._channel.handle(request)
-                case DatagramEncapsulated():
-                    pass  # no association can be TCP-encapsulated yet: silently discarded (mcast §4.4)
+            async with self._services.turn:
+                self._take_messages(self._channel)
+                await asyncio.sleep(0)
+            await self._read()
+
+    def _take_messages(self, channel: ControlChannel) -> None:
+        while (event := self._machine.next_event()) is not None:
+            if isinstance(event, ControlRequested):
+                channel.handle(event.request)
+            elif isinstance(event, DatagramEncapsulated):
+                self._services.plane.take(self._number, event.datagram.aid, event.datagram.data)
 
     async def _next_event(self) -> Event:
-        """The next event, writing and reading as needed; what the peer does not read holds it up."""
-        while True:
-            event = self._machine.next_event()
-            if event is not None:
-                return event
-            await self._flush()
-            octets = await self._reader.read(_READ_OCTETS)
-            if not octets:
-                raise SessionEnded("closed by client")
-            self._machine.receive(octets)
-            await asyncio.sleep(0)
+        """The next event of the negotiation, writing and reading as needed."""
+        while (event := self._machine.next_event()) is None:
+            await self._read()
+        return event
 
-    async def _flush(self) -> None:
+    async def _read(self) -> None:
+        """What the peer does not read holds it up."""
         self._write()
         await self._writer.drain()
+        octets = await self._reader.read(_READ_OCTETS)
+        if not octets:
+            raise SessionEnded("closed by client")
+        self._machine.receive(octets)
+
+    async def _write_frames(self, frames: FrameQueue) -> None:
+        """Datagrams for a client that has them TCP-encapsulated: one at a time, as fast as it reads."""
+        while True:
+            frame = await frames.pop()
+            self._writer.write(frame)
+            await self._writer.drain()
 
     async def _negotiate(self, event: Event) -> None:
         match event:
@@ -131,18 +146,14 @@ class Session:
                     self._refuse(why)
                 self._machine.accept_login()
             case RequestMade(request):
-                if request.command != Command.ENHANCED_UDP_MODE:
-                    self._machine.fail_request(request, ReplyCode.COMMAND_NOT_SUPPORTED)
-                    self._refuse(f"command X'{request.command:02x}' is not supported")
-                account = self._user or str(self._client.host)
-                if full := self._place.log_in(account):
-                    self._machine.fail_request(request, ReplyCode.GENERAL_FAILURE)
-                    self._refuse(full)
-                if not self._services.rules.may_ever(self._user, self._client.address, _DATAGRAM_ACTIONS):
-                    self._machine.fail_request(request, ReplyCode.NOT_ALLOWED)
-                    self._refuse("no rule allows this client any datagrams or groups")
-                self._open_channel(request, account)
-                self._machine.enter_enhanced()
+                match request.command:
+                    case Command.ENHANCED_UDP_MODE:
+                        self._enter_enhanced(request)
+                    case Command.LIST_FEATURES:
+                        self._list_features(request)
+                    case _:
+                        self._machine.fail_request(request, ReplyCode.COMMAND_NOT_SUPPORTED)
+                        self._refuse(f"command X'{request.command:02x}' is not supported")
 
     def _choose_method(self, methods: tuple[int, ...]) -> None:
         """The strongest that the configuration allows, not the first listed (RFC 1928 §3)."""
@@ -155,6 +166,28 @@ class Session:
                 return
         self._machine.refuse_methods()
         self._refuse("no common authentication method")
+
+    def _list_features(self, request: Request) -> None:
+        self._lists += 1
+        if self._lists > features.MOST_LISTS:
+            self._machine.fail_request(request, ReplyCode.GENERAL_FAILURE)
+            self._refuse(f"asked for features more than {features.MOST_LISTS} times")
+        methods = [_METHODS[name] for name in self._services.config.auth.methods]
+        listed = features.list_for(self._user, self._client.address, self._services.rules, methods)
+        self._machine.list_features(request, listed)
+        if self._machine.state is State.CLOSED:
+            raise SessionEnded("features listed")
+
+    def _enter_enhanced(self, request: Request) -> None:
+        account = self._user or str(self._client.host)
+        if full := self._place.log_in(account):
+            self._machine.fail_request(request, ReplyCode.GENERAL_FAILURE)
+            self._refuse(full)
+        if not self._services.rules.may_ever(self._user, self._client.address, _DATAGRAM_ACTIONS):
+            self._machine.fail_request(request, ReplyCode.NOT_ALLOWED)
+            self._refuse("no rule allows this client any datagrams or groups")
+        self._open_channel(request, account)
+        self._machine.enter_enhanced()
 
     def _open_channel(self, request: Request, account: str) -> None:
         services, sockname = self._services, self._writer.get_extra_info("sockname")
@@ -170,6 +203,7 @@ class Session:
         relay = Endpoint(advertise, inside.port) if advertise is not None and usable else inside
         channel = Channel(self._number, account, self._client.address, self._peer, inside, relay)
         self._channel = ControlChannel(services, channel, self._user, self._answer)
+        self._frames = asyncio.create_task(self._write_frames(services.channels.open(self._number)))
         self._services.records.write(
             "session-start", session=self._number, user=self._user, client=str(self._client), relay=str(inside)
         )
@@ -196,6 +230,9 @@ class Session:
     async def _end(self, reason: str) -> None:
         channel = self._channel
         try:
+            if self._frames is not None:
+                self._frames.cancel()
+                self._services.channels.close(self._number)
             if channel is not None:
                 await channel.close(reason)
                 self._services.records.write(
@@ -213,6 +250,8 @@ class Session:
             self._writer.close()
             try:
                 async with asyncio.timeout(_GOODBYE_S):
+                    if self._frames is not None:  # not above: a relay that stops meanwhile would skip what follows
+                        await asyncio.gather(self._frames, return_exceptions=True)
                     await self._writer.wait_closed()
             except TimeoutError:  # the client does not read its last reply
                 self._writer.transport.abort()

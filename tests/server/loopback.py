@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -113,8 +114,15 @@ class Running:
     def url(self, user: str = "") -> str:
         return f"socks5://{user}{'@' if user else ''}127.0.0.1:{self.port}"
 
-    async def connect(self, *, enter: bool = True, user: tuple[str, str] | None = None) -> Raw:
-        raw = Raw(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def connect(
+        self,
+        *,
+        enter: bool = True,
+        user: tuple[str, str] | None = None,
+        client: str = "127.0.0.1",
+        host: str = "127.0.0.1",
+    ) -> Raw:
+        raw = Raw(*await asyncio.open_connection(host, self.port, local_addr=(client, 0)))
         if enter:
             method = "02" if user else "00"
             assert await raw.ask(f"0501{method}", 2) == f"05{method}"
@@ -131,10 +139,11 @@ async def running(
     limits: str = "",
     methods: str = '"none"',
     passwords: Mapping[str, str] | None = None,
+    listen: Sequence[str] = ("127.0.0.1",),
 ) -> AsyncIterator[Running]:
     """A relay on a free port of loopback, its users with these passwords; stopped at the end."""
     port = free_port()
-    loaded = configuration(port, rules, limits, methods, passwords or {})
+    loaded = configuration(port, rules, limits, methods, passwords or {}, listen)
     lines = Lines()
     relay = Relay(loaded, Records("json", lines))
     try:
@@ -144,10 +153,17 @@ async def running(
         await relay.stop()
 
 
-def configuration(port: int, rules: str, limits: str, methods: str, passwords: Mapping[str, str]) -> Loaded:
+def configuration(
+    port: int,
+    rules: str,
+    limits: str,
+    methods: str,
+    passwords: Mapping[str, str],
+    listen: Sequence[str] = ("127.0.0.1",),
+) -> Loaded:
     text = f"""\
 [inside]
-listen = ["127.0.0.1:{port}"]
+listen = {[f"{address}:{port}" for address in listen]}
 [outside]
 interface = "lo"
 [auth]
@@ -190,9 +206,16 @@ def block(remote: tuple[str, int] | None) -> bytes:
 
 
 def request(
-    command: int, flags: int = 0, remote: tuple[str, int] | None = None, *, tid: int = 1, aid: int = 0, ttl: int = 0
+    command: int,
+    flags: int = 0,
+    remote: tuple[str, int] | None = None,
+    *,
+    tid: int = 1,
+    aid: int = 0,
+    ttl: int = 0,
+    local: tuple[str, int] | None = None,
 ) -> bytes:
-    blocks = block(None) + block(remote)
+    blocks = block(local) + block(remote)
     return struct.pack("!BHBHBHI", 1, 13 + len(blocks), command, flags, ttl, tid, aid) + blocks
 
 
@@ -225,6 +248,14 @@ class Raw:
         name, secret = user.encode(), password.encode()
         return await self.ask((bytes((1, len(name))) + name + bytes((len(secret),)) + secret).hex(), 2)
 
+    def write_now(self, octets: bytes) -> None:
+        """Past the event loop: the kernel has them when this returns."""
+        os.write(self._writer.get_extra_info("socket").fileno(), octets)
+
+    def hang_up(self) -> None:
+        """At once, whatever the event loop is at."""
+        self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
     async def is_closed(self) -> bool:
         """The relay closes, and has nothing more to say; True for its reset too."""
         try:
@@ -239,11 +270,11 @@ class Raw:
         code, flags, ttl, tid, aid = struct.unpack("!BHBHI", rest[:10])
         return Answer(code, flags, ttl, tid, aid, rest[10:])
 
-    async def control(self, command: int, flags: int = 0, remote: tuple[str, int] | None = None, **more: int) -> Answer:
+    async def control(self, command: int, flags: int = 0, remote: tuple[str, int] | None = None, **more: Any) -> Answer:
         self.write(request(command, flags, remote, **more))
         return await self.answer()
 
-    async def bind(self, flags: int, remote: tuple[str, int] | None, **more: int) -> Answer:
+    async def bind(self, flags: int, remote: tuple[str, int] | None, **more: Any) -> Answer:
         return await self.control(BIND, flags, remote, **more)
 
 

@@ -30,11 +30,13 @@ def test_there_is_room_to_refuse_some_but_not_any_number() -> None:
     full = connections(2)
     for _ in range(33):
         full.open(ONE)
-    assert not full.overrun
+    assert not full.turns_away(OTHER)
     last = full.open(ONE)
-    assert full.overrun
+    assert full.turns_away(OTHER)
+    assert full.turned_away == 1
     last.close()
-    assert not full.overrun
+    assert not full.turns_away(OTHER)
+    assert full.turned_away == 1
 
 
 def test_unfinished_logins_are_limited_by_address() -> None:
@@ -69,3 +71,37 @@ def test_nothing_is_kept_of_connections_that_closed(account: str | None) -> None
     for place in places:
         place.close()
     assert len(some) == len(some.handshakes) == len(some.users) == 0
+
+
+def test_one_address_with_many_idle_connections_leaves_room_for_others() -> None:
+    some = connections(20, handshakes_per_client=3)
+    for _ in range(100):
+        if not some.turns_away(ONE):
+            some.open(ONE)
+    assert len(some) == 7  # three that may log in, four that are told why not
+    assert some.turned_away == 93
+    for _ in range(3):
+        assert not some.turns_away(OTHER)
+        assert some.open(OTHER).full is None
+
+
+def test_who_logs_in_makes_room_for_the_next_of_that_address() -> None:
+    few = connections(20, handshakes_per_client=1)
+    places = [few.open(ONE) for _ in range(5)]
+    assert few.turns_away(ONE)
+    places[0].log_in("alice")
+    assert not few.turns_away(ONE)
+
+
+def test_ipv6_hosts_count_by_their_64_bit_prefix() -> None:
+    one, neighbour, other = (ip_address(f"2001:db8:0:{host}") for host in ("1::1", "1:ffff:ffff:ffff:ffff", "2::1"))
+    few = connections(20, handshakes_per_client=1)
+    assert few.open(one).full is None
+    second = few.open(neighbour)
+    assert second.full == "2001:db8:0:1:: has 1 connections that have not logged in"
+    assert few.open(other).full is None
+    for _ in range(3):
+        few.open(neighbour)
+    assert (few.turns_away(one), few.turns_away(other)) == (True, False)
+    second.close()
+    assert not few.turns_away(one)

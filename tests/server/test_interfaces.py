@@ -9,9 +9,9 @@ import netifaces
 import pytest
 
 from mcastsocks.errors import ConfigError
-from mcastsocks.planes.interface import Outside
+from mcastsocks.planes.interface import Interface
 from mcastsocks.server import interfaces
-from mcastsocks.server.interfaces import find_outside, inside_networks, networks_of, own_addresses
+from mcastsocks.server.interfaces import find_interface, inside_networks, networks_of, own_addresses
 
 V4, V6 = netifaces.AF_INET, netifaces.AF_INET6
 HOST = {
@@ -30,7 +30,7 @@ HOST = {
     "tun0": {V4: [{"addr": "198.51.100.1", "peer": "198.51.100.2"}]},
     "new0": {netifaces.AF_PACKET: [{"addr": "02:00:00:00:00:01"}]},
 }
-OUT = Outside("out0", 13, IPv4Address("203.0.113.1"), IPv6Address("fe80::2"))
+OUT = Interface("out0", 13, IPv4Address("203.0.113.1"), IPv6Address("fe80::2"))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("host")
 def test_outside_is_found_by_name_or_address(wanted: str, name: str, ipv4: str, ipv6: str | None) -> None:
-    found = find_outside(wanted)
+    found = find_interface(wanted)
     assert (found.name, found.index) == (name, 11 + list(HOST).index(name))
     assert (str(found.ipv4), found.ipv6 and str(found.ipv6)) == (ipv4, ipv6)
 
@@ -70,7 +70,7 @@ def test_outside_is_found_by_name_or_address(wanted: str, name: str, ipv4: str, 
 @pytest.mark.usefixtures("host")
 def test_outside_that_is_not_there_is_told_with_what_is(wanted: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        find_outside(wanted)
+        find_interface(wanted)
     assert str(caught.value) == expected
 
 
@@ -128,7 +128,7 @@ def test_network_of_what_netifaces_says(item: dict[str, str], network: str | Non
 
 
 def test_loopback_of_this_host_is_found_by_name_and_by_address() -> None:
-    by_name, by_address = find_outside("lo"), find_outside("127.0.0.1")
+    by_name, by_address = find_interface("lo"), find_interface("127.0.0.1")
     assert by_name == by_address
     assert by_name.ipv4 == IPv4Address("127.0.0.1")
     assert by_name.index == socket.if_nametoindex("lo")

@@ -111,6 +111,9 @@ def test_records_are_written_in_order_and_before_close_returns() -> None:
 class Stuck(io.StringIO):
     """Nobody reads it until it is released; `has(n)` waits until n lines were read."""
 
+    failing = False
+    """No line is written, like on a full disk."""
+
     def __init__(self) -> None:
         super().__init__()
         self.entered, self.released = threading.Event(), threading.Event()
@@ -119,7 +122,10 @@ class Stuck(io.StringIO):
     def write(self, text: str) -> int:
         self.entered.set()
         assert self.released.wait(PATIENCE_S)
+        failing = self.failing  # before the test that waits for this line may change it
         self.count.release()
+        if failing:
+            raise OSError(28, "No space left on device")
         return super().write(text)
 
     def has(self, lines: int) -> bool:
@@ -192,4 +198,54 @@ def test_stream_that_broke_stops_nobody(error: Exception, monkeypatch: pytest.Mo
     for number in range(100):
         written.write("e", n=number)
     written.close()
-    assert stream.tried == 1
+    assert stream.tried
+    assert not written._thread.is_alive()
+
+
+def full_disk() -> tuple[Records, Stuck]:
+    stream = Stuck()
+    stream.failing = True
+    stream.released.set()
+    return Records("json", stream), stream
+
+
+def test_what_was_not_written_is_counted_before_the_next_that_is() -> None:
+    written, stream = full_disk()
+    for number in range(3):
+        written.write("e", n=number)
+    assert stream.has(3)  # the count of what was lost was tried before the second and the third
+    stream.failing = False
+    for number in range(3, 6):
+        written.write("e", n=number)
+    written.close()
+    assert stream.events == [("records-lost", 3), ("e", 3), ("e", 4), ("e", 5)]
+
+
+def test_count_of_what_a_slow_reader_lost_is_not_forgotten_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    written, stream = stuck_with_three_lost(monkeypatch)
+    stream.released.set()
+    assert stream.has(5)
+    stream.failing = True
+    written.write("e", n=8)  # behind the count of three
+    assert stream.has(2)
+    stream.failing = False
+    written.write("e", n=9)
+    written.close()
+    assert stream.events == [*(("e", n) for n in range(5)), ("records-lost", 4), ("e", 9)]
+
+
+def test_what_was_not_written_is_told_at_the_end_too() -> None:
+    written, stream = full_disk()
+    written.write("e", n=0)
+    assert stream.has(1)
+    stream.failing = False
+    written.close()
+    assert stream.events == [("records-lost", 1)]
+
+
+def test_people_are_told_once_that_records_are_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    written, _ = full_disk()
+    for number in range(40):
+        written.write("e", n=number)
+    written.close()
+    assert capsys.readouterr().err == "mcastsocks: records are being lost: [Errno 28] No space left on device\n"

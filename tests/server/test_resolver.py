@@ -37,13 +37,9 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
-def resolve(name: str, most: int = 4, timeout_s: float = 10) -> list[str]:
+def resolve(name: str, timeout_s: float = 10) -> list[str]:
     async def once() -> list[str]:
-        resolver = Resolver(most, timeout_s)
-        try:
-            return [str(address) for address in await resolver.resolve(name)]
-        finally:
-            resolver.close()
+        return [str(address) for address in await Resolver(4, 4, timeout_s).resolve(name, "alice")]
 
     return asyncio.run(once())
 
@@ -68,7 +64,7 @@ def test_unknown_name_is_told_with_the_systems_words(answering: Callable[[Answer
 
 @pytest.mark.parametrize("name", ["a..b", ".", "x" * 64 + ".example"])
 def test_name_that_cannot_be_one_is_an_error_like_any_other(name: str) -> None:
-    with pytest.raises(ResolveError, match="is no name that could be looked up"):
+    with pytest.raises(ResolveError, match="not a name that could be looked up"):
         resolve(name)
 
 
@@ -84,16 +80,15 @@ def test_look_ups_are_bounded_until_their_threads_are_done(
     answering(lambda name: ["192.0.2.1"] if gate.wait(10) else [])
 
     async def crowd() -> None:
-        resolver = Resolver(2, 0.01)
+        resolver = Resolver(2, 2, 0.01)
         for name in ("a", "b"):
             with pytest.raises(ResolveError, match="did not resolve"):
-                await resolver.resolve(name)
+                await resolver.resolve(name, "alice")
         with pytest.raises(ResolveError, match="2 names are being looked up already"):  # the threads still are
-            await resolver.resolve("c")
+            await resolver.resolve("c", "alice")
         gate.set()
         await until(lambda: not resolver._under_way)
-        assert await resolver.resolve("c") == [ip_address("192.0.2.1")]
-        resolver.close()
+        assert await resolver.resolve("c", "alice") == [ip_address("192.0.2.1")]
 
     run(crowd())
 
@@ -102,13 +97,12 @@ def test_others_go_on_while_a_name_is_looked_up(answering: Callable[[Answers], N
     answering(lambda name: ["192.0.2.1"] if name == "fast" or gate.wait(10) else [])
 
     async def both() -> None:
-        resolver = Resolver(4, 10)
+        resolver = Resolver(4, 4, 10)
         async with asyncio.TaskGroup() as group:
-            slow = group.create_task(resolver.resolve("slow"))
-            assert await resolver.resolve("fast") == [ip_address("192.0.2.1")]
+            slow = group.create_task(resolver.resolve("slow", "alice"))
+            assert await resolver.resolve("fast", "alice") == [ip_address("192.0.2.1")]
             assert not slow.done()
             gate.set()
-        resolver.close()
 
     run(both())
 
@@ -123,13 +117,66 @@ def test_caller_that_goes_away_leaves_no_trace(
     answering(fails)
 
     async def go() -> None:
-        resolver = Resolver(1, 10)
+        resolver = Resolver(1, 1, 10)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
-                await resolver.resolve("slow")
+                await resolver.resolve("slow", "alice")
         gate.set()
         await until(lambda: not resolver._under_way)
-        resolver.close()
 
     run(go())
     assert not caplog.records
+
+
+def test_look_ups_are_bounded_for_each_user(answering: Callable[[Answers], None], gate: threading.Event) -> None:
+    answering(lambda name: ["192.0.2.1"] if gate.wait(10) else [])
+
+    async def crowd() -> None:
+        resolver = Resolver(4, 2, 10)
+        async with asyncio.TaskGroup() as group:
+            for name in ("a", "b"):
+                group.create_task(resolver.resolve(name, "alice"))
+            await until(lambda: resolver._under_way == 2)
+            with pytest.raises(ResolveError, match="2 names are being looked up for alice already"):
+                await resolver.resolve("c", "alice")
+            group.create_task(resolver.resolve("c", "bob"))
+            await until(lambda: resolver._under_way == 3)
+            gate.set()
+        assert await resolver.resolve("c", "alice") == [ip_address("192.0.2.1")]
+        assert (resolver._under_way, len(resolver._held)) == (0, 0)
+
+    run(crowd())
+
+
+def test_user_is_charged_for_a_name_that_timed_out_until_its_thread_is_done(
+    answering: Callable[[Answers], None], gate: threading.Event
+) -> None:
+    answering(lambda name: ["192.0.2.1"] if gate.wait(10) else [])
+
+    async def crowd() -> None:
+        resolver = Resolver(4, 1, 0.01)
+        with pytest.raises(ResolveError, match="did not resolve"):
+            await resolver.resolve("a", "alice")
+        with pytest.raises(ResolveError, match="1 names are being looked up for alice already"):
+            await resolver.resolve("b", "alice")
+        gate.set()
+        await until(lambda: not resolver._under_way)
+        assert await resolver.resolve("b", "alice") == [ip_address("192.0.2.1")]
+
+    run(crowd())
+
+
+def test_look_up_for_which_there_is_no_thread_is_told_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def go() -> None:
+        resolver = Resolver(1, 1, 10)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", none_left)
+            for _ in range(2):
+                with pytest.raises(ResolveError, match=r"^host\.example: can't start new thread$"):
+                    await resolver.resolve("host.example", "alice")
+        assert await resolver.resolve("127.0.0.1", "alice") == [ip_address("127.0.0.1")]
+
+    run(go())

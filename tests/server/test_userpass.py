@@ -65,6 +65,13 @@ def passwords(hashing: Hashing, clock: Clock) -> Iterator[PasswordCheck]:
     check.close()
 
 
+def checking(users: int, per_minute: int, clock: Clock) -> PasswordCheck:
+    """For users 0, 1, …, all with the password "right"."""
+    hashed = User(password=CHEAP.hash("right"))
+    limits = LIMITS.model_copy(update={"login_failures_per_minute": per_minute})
+    return PasswordCheck(Users(users={str(n): hashed for n in range(users)}), limits, clock)
+
+
 def login(passwords: PasswordCheck, *attempts: Credentials, client: str = str(HERE)) -> list[str | None]:
     """One after the other; why each was refused, or None."""
 
@@ -144,22 +151,98 @@ def test_successful_logins_do_not_use_up_the_throttle(passwords: PasswordCheck, 
     assert login(passwords, ALICE, *3 * [WRONG]) == [None, *3 * [REFUSED]]
 
 
-def test_success_gives_back_what_it_took_and_no_more(hashing: Hashing, clock: Clock) -> None:
+def test_throttle_bears_so_many_failures_and_no_more(clock: Clock) -> None:
     throttle = Throttle(3, 10, clock)
-    for _ in range(10):
-        throttle.give_back(HERE)
-    assert [throttle.take(HERE) for _ in range(4)] == [True, True, True, False]
-    throttle.give_back(HERE)
-    assert [throttle.take(HERE) for _ in range(2)] == [True, False]
+    assert [throttle.left(HERE) for _ in range(4)] == 4 * [3]  # asking costs nothing
+    for left in (2, 1, 0):
+        throttle.spend(HERE)
+        assert throttle.left(HERE) == left
+    assert throttle.left(THERE) == 3
+    clock.now += 20
+    assert throttle.left(HERE) == 1
+    clock.now += 3600
+    assert throttle.left(HERE) == 3
 
 
 def test_throttle_forgets_the_address_that_was_quiet_longest(clock: Clock) -> None:
     throttle = Throttle(1, 2, clock)
     first, second, third = (ip_address(f"192.0.2.{n}") for n in (1, 2, 3))
-    assert [throttle.take(each) for each in (first, second, third)] == [True, True, True]
-    assert [throttle.take(each) for each in (third, second)] == [False, False]
-    assert throttle.take(first)
+    for each in (first, second, third):
+        assert throttle.left(each) == 1
+        throttle.spend(each)
+    assert [throttle.left(each) for each in (third, second, first)] == [0, 0, 1]
     assert len(throttle._buckets) == 2
+
+
+@pytest.mark.parametrize("users", [1, 20])
+def test_right_logins_of_one_address_all_succeed_however_many_come_at_once(
+    hashing: Hashing, clock: Clock, users: int
+) -> None:
+    async def crowd() -> None:
+        check = checking(users, 10, clock)
+        attempts = [Credentials(str(n % users).encode(), b"right") for n in range(20)]
+        assert await asyncio.gather(*(check.check(each, HERE) for each in attempts)) == 20 * [None]
+        assert (check._under_way, len(check._checking)) == (0, 0)
+        check.close()
+
+    asyncio.run(crowd())
+    assert hashing.count == (10 if users == 1 else 20)  # the others were remembered by then
+
+
+def test_wrong_logins_that_come_at_once_are_throttled_before_hashing(
+    passwords: PasswordCheck, hashing: Hashing
+) -> None:
+    async def crowd() -> list[str | None]:
+        return await asyncio.gather(*(passwords.check(WRONG, HERE) for _ in range(20)))
+
+    assert sorted(map(str, asyncio.run(crowd()))) == sorted(3 * [REFUSED] + 17 * [THROTTLED])
+    assert hashing.count == 3
+
+
+def test_no_more_logins_of_one_address_are_checked_than_it_has_failures_left(
+    hashing: Hashing, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(userpass, "_WAITING", 11)
+    hashing.gate.clear()
+
+    async def crowd() -> None:
+        check = checking(20, 10, clock)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            crowd = [group.create_task(check.check(Credentials(str(n).encode(), b"right"), HERE)) for n in range(20)]
+            other = group.create_task(check.check(Credentials(b"0", b"right"), THERE))
+            third = group.create_task(check.check(Credentials(b"0", b"right"), ip_address("192.0.2.8")))
+            assert await third == "too many logins at once"
+            assert check._under_way == 11  # ten of the crowd, which left room for the other
+            for waiting in crowd[15:]:
+                waiting.cancel()
+            hashing.gate.set()
+        assert other.result() is None
+        assert [each.result() for each in crowd[:15]] == 15 * [None]
+        assert (check._under_way, len(check._checking)) == (0, 0)
+        check.close()
+
+    asyncio.run(crowd())
+
+
+def test_login_that_waits_for_others_of_its_address_is_not_refused_for_them(
+    hashing: Hashing, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(userpass, "_WAITING", 1)
+
+    async def crowd() -> None:
+        check = checking(5, 1, clock)
+        attempts = [Credentials(str(n).encode(), b"right") for n in range(5)]
+        assert await asyncio.gather(*(check.check(each, HERE) for each in attempts)) == 5 * [None]
+        check.close()
+
+    asyncio.run(crowd())
+
+
+def test_ipv6_hosts_are_throttled_by_their_64_bit_prefix(passwords: PasswordCheck) -> None:
+    for host in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:0:3"):
+        assert login(passwords, WRONG, client=host) == [REFUSED]
+    assert login(passwords, ALICE, client="2001:db8::4") == [THROTTLED]
+    assert login(passwords, ALICE, client="2001:db8:0:1::4") == [None]
 
 
 def test_login_is_remembered_for_this_hash_only(clock: Clock) -> None:

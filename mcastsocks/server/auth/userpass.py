@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from argon2.exceptions import Argon2Error, InvalidHashError
 
-from mcastsocks.address import IPAddress
+from mcastsocks.address import IPAddress, site_of
 from mcastsocks.rules.users import HASHER, Users
 from mcastsocks.server.config import Limits
+from mcastsocks.tables.tally import Tally
 from mcastsocks.wire.socks5 import Credentials
 
 _THREADS = 2
-_WAITING = 64
+_WAITING = 128
 """Verifications under way at once. One costs some 50 ms of CPU and 64 MiB; more are refused, not queued."""
 
 
@@ -55,29 +56,21 @@ class Throttle:
         self._per_minute, self._most, self._clock = per_minute, most, clock
         self._buckets: OrderedDict[IPAddress, tuple[float, float]] = OrderedDict()
 
-    def take(self, client: IPAddress) -> bool:
-        """Pay for one attempt before it is checked; False when the client cannot."""
-        left, now = self._left(client)
-        if left < 1:
-            return False
-        self._put(client, left - 1, now)
-        return True
+    def left(self, client: IPAddress) -> int:
+        """How many more failures are borne now."""
+        return int(self._level(client))
 
-    def give_back(self, client: IPAddress) -> None:
-        """The attempt succeeded."""
-        left, now = self._left(client)
-        self._put(client, min(left + 1, self._per_minute), now)
-
-    def _left(self, client: IPAddress) -> tuple[float, float]:
-        now = self._clock()
-        left, since = self._buckets.get(client, (float(self._per_minute), now))
-        return min(float(self._per_minute), left + (now - since) * self._per_minute / 60), now
-
-    def _put(self, client: IPAddress, left: float, now: float) -> None:
-        self._buckets[client] = left, now
+    def spend(self, client: IPAddress) -> None:
+        """An attempt failed."""
+        self._buckets[client] = self._level(client) - 1, self._clock()
         self._buckets.move_to_end(client)
         while len(self._buckets) > self._most:
             self._buckets.popitem(last=False)
+
+    def _level(self, client: IPAddress) -> float:
+        now = self._clock()
+        level, since = self._buckets.get(client, (float(self._per_minute), now))
+        return min(float(self._per_minute), level + (now - since) * self._per_minute / 60)
 
 
 class PasswordCheck:
@@ -90,25 +83,41 @@ class PasswordCheck:
         self._throttle = Throttle(limits.login_failures_per_minute, limits.logins_remembered, clock)
         self._threads = ThreadPoolExecutor(_THREADS, "password")
         self._under_way = 0
+        self._checking: Tally[IPAddress] = Tally()
+        self._checked = asyncio.Event()
 
     async def check(self, credentials: Credentials, client: IPAddress) -> str | None:
-        """None when these credentials are right, else why not, for the record."""
+        """None when these credentials are right, else why not, for the record.
+
+        No more attempts of one address are checked at once than it has failures left; further ones wait, and may
+        find their login remembered by then.
+        """
         stored = self._hashes.get(credentials.user)
-        if stored is not None and self._remembered.knows(credentials, stored):
-            return None
+        site = site_of(client)
+        while True:
+            if stored is not None and self._remembered.knows(credentials, stored):
+                return None
+            left = self._throttle.left(site)
+            if left < 1:
+                return "too many failed logins from this address"
+            if self._checking[site] < left:
+                break
+            await self._checked.wait()
         if self._under_way >= _WAITING:
             return "too many logins at once"
-        if not self._throttle.take(client):
-            return "too many failed logins from this address"
         self._under_way += 1
+        self._checking.add(site)
         try:
             loop = asyncio.get_running_loop()
             right = await loop.run_in_executor(self._threads, _verify, stored or self._unknown, credentials.password)
         finally:
             self._under_way -= 1
+            self._checking.remove(site)
+            self._checked.set()
+            self._checked.clear()
         if stored is None or not right:
+            self._throttle.spend(site)
             return "wrong user name or password"
-        self._throttle.give_back(client)
         self._remembered.add(credentials, stored)
         return None
 
