@@ -7,7 +7,7 @@ async with connect("socks5://alice:secret@fw.example") as relay:
 """
 
 from mcastsocks.client.association import Association, Datagram
-from mcastsocks.client.relay import Relay, connect
+from mcastsocks.client.relay import Relay, connect, list_features
 from mcastsocks.client.url import RelayUrl
 from mcastsocks.errors import ConnectionLost, LoginRefused, RelayError, RequestRefused
 
@@ -21,4 +21,5 @@ __all__ = [
     "RelayUrl",
     "RequestRefused",
     "connect",
+    "list_features",
 ]

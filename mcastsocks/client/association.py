@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcastsocks.address import Endpoint, SockAddr, to_sockaddr
-from mcastsocks.errors import RelayError
+from mcastsocks.address import Endpoint
+from mcastsocks.client.paths import Path
+from mcastsocks.client.terms import Terms, directions
+from mcastsocks.errors import ConnectionLost, RelayError
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, Flags
-from mcastsocks.wire.datagram import HEADER, HEADER_OCTETS, UDP_PAYLOAD_OCTETS
 
 if TYPE_CHECKING:
     from mcastsocks.client.relay import Relay
@@ -33,30 +35,39 @@ class Association:
     When the program is slower than its datagrams the oldest are dropped and counted in `dropped`.
     """
 
-    def __init__(self, relay: Relay, reply: ControlReply, local: Endpoint, remote: Endpoint, directions: Flags) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        reply: ControlReply,
+        local: Endpoint | None,
+        remote: Endpoint,
+        terms: Terms,
+        path: Path,
+    ) -> None:
         self._relay = relay
+        self._path = path
         self.aid = reply.aid
         self.local = local
         self.remote = remote
+        self.relay_endpoint = reply.local
         self.outside = reply.remote
-        self.directions = directions
+        self.terms = terms
+        self.reports_source = bool(reply.flags & Flags.REPORT_SOURCE)
         self.dropped = 0
         self.received = 0
-        # mcast §4.3.1.2: a relay that is no proxy gives our own addresses back, and wants no header.
-        self.is_plain = reply.local == remote
-        assert reply.local is not None
-        self.relay_sockaddr: SockAddr = to_sockaddr(reply.local)
-        self._header = b"" if self.is_plain else HEADER.pack(0, 0, 0, self.aid)
         self._queue: deque[Datagram] = deque(maxlen=QUEUED_DATAGRAMS)
         self._arrived = asyncio.Event()
         self._ended: RelayError | None = None
         self._closed = False
 
     @property
+    def directions(self) -> Flags:
+        return self.terms.flags & BOTH_DIRECTIONS
+
+    @property
     def max_data_octets(self) -> int:
-        """The room for data in one datagram: 8 octets less than UDP's (mcast §4.5)."""
-        version = 6 if ":" in self.relay_sockaddr[0] else 4
-        return UDP_PAYLOAD_OCTETS[version] - (0 if self.is_plain else HEADER_OCTETS)
+        """The room for data in one datagram as the drafts want it reported: 8 octets less than UDP's (mcast §4.5)."""
+        return self._path.max_data_octets
 
     async def send(self, data: bytes) -> None:
         """Send one datagram. Raises ValueError when it is too large, RelayError when the association is over."""
@@ -66,7 +77,7 @@ class Association:
             raise ValueError("this association does not send; add(send=True) first")
         if self._closed or self._ended is not None:
             raise self._ended or RelayError("the association is closed")
-        await self._relay.endpoint.send(self._header + data, self.relay_sockaddr)
+        await self._path.send(data)
 
     async def recv(self) -> Datagram:
         """The next datagram. Raises RelayError when none will come any more."""
@@ -89,7 +100,11 @@ class Association:
 
     async def add(self, *, receive: bool = False, send: bool = False, ttl: int = 1) -> None:
         """Add a direction; with send=True for a group, its TTL. Raises RequestRefused."""
-        await self._relay.rebind(self, _directions(receive, send), ttl)
+        await self._relay.rebind(self, self.terms.with_directions(directions(receive, send), ttl))
+
+    async def set_sources(self, sources: Sequence[str] = (), *, excluding: Sequence[str] = ()) -> None:
+        """Receive the group from these sources only, or from all but some. Raises RequestRefused."""
+        await self._relay.rebind(self, self.terms.with_sources(sources, excluding))
 
     async def set_ttl(self, ttl: int) -> None:
         """Another TTL for what is sent to the group. Raises RequestRefused."""
@@ -97,25 +112,36 @@ class Association:
 
     async def release(self, *, receive: bool = False, send: bool = False) -> None:
         """Give up directions; the association ends with its last. Raises RequestRefused."""
-        given_up = _directions(receive, send)
-        await self._relay.release(self, given_up)
-        if not self.directions & ~given_up:
-            self.end(None)
-        self.directions &= ~given_up
+        await self._relay.release(self, directions(receive, send))
 
     async def close(self) -> None:
         """Give up everything; no error when the relay is gone already."""
-        if not self._closed and self._ended is None:
-            await self._relay.release(self, self.directions & BOTH_DIRECTIONS)
-        self.end(None)
+        try:
+            if not self._closed and self._ended is None:
+                with suppress(ConnectionLost):
+                    await self._relay.release(self, self.directions)
+        finally:
+            self.end(None)
 
-    def deliver(self, data: bytes) -> None:
-        """A datagram came in (called by the endpoint)."""
+    def deliver(self, data: bytes, source: Endpoint | None = None) -> None:
+        """A datagram came in (called by the endpoint and the control channel)."""
         self.received += 1
         if len(self._queue) == QUEUED_DATAGRAMS:
             self.dropped += 1
-        self._queue.append(Datagram(data))
+        self._queue.append(Datagram(data, source))
         self._arrived.set()
+
+    def granted(self, wanted: Terms, reply: ControlReply) -> None:
+        """A further BIND was granted (called by the relay's connection)."""
+        self.terms = self.terms.merged(wanted)
+        if Flags.RECEIVE_FROM in wanted.flags:
+            self.reports_source = bool(reply.flags & Flags.REPORT_SOURCE)
+
+    def released(self, given_up: Flags) -> None:
+        """Directions were given up (called by the relay's connection)."""
+        self.terms = self.terms.without_directions(given_up)
+        if not self.directions:
+            self.end(None)
 
     def end(self, error: RelayError | None) -> None:
         """Nothing will come any more (called by the relay's connection)."""
@@ -123,7 +149,3 @@ class Association:
         self._ended = self._ended or error
         self._relay.forget(self)
         self._arrived.set()
-
-
-def _directions(receive: bool, send: bool) -> Flags:
-    return (Flags.RECEIVE_FROM if receive else Flags.NONE) | (Flags.SEND_TO if send else Flags.NONE)

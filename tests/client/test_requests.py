@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
 
 from mcastsocks.address import Endpoint, from_sockaddr
-from mcastsocks.client import Relay
-from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Flags, UdpCommand
-from tests.client.test_foreign_relays import against
+from mcastsocks.client import Relay, RelayError, RequestRefused
+from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Encapsulated, Flags, UdpCommand
+from mcastsocks.wire.options import reason
+from tests.client.test_foreign_relays import FEATURES, LISTED, against, grant
 
 SOMEWHERE = Endpoint(IPv4Address("127.0.0.1"), 9)
+BROADCAST = Endpoint(IPv4Address("255.255.255.255"), 9)
 
 
 def requests_of(use: Callable[[Relay], Awaitable[None]], local: Endpoint = SOMEWHERE) -> list[ControlRequest]:
@@ -111,3 +115,117 @@ def test_datagrams_go_to_local_of_the_reply_behind_the_header() -> None:
             assert from_sockaddr(source) == relay.endpoint.local
 
         requests_of(use, from_sockaddr(relayed.getsockname()))
+
+
+def test_a_datagram_behind_one_that_the_kernel_did_not_take_is_sent() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relayed:
+        relayed.bind(("127.0.0.1", 0))
+        relayed.setblocking(False)
+        local = from_sockaddr(relayed.getsockname())
+
+        def answer(request: ControlRequest) -> bytes:
+            assert request.remote is not None
+            return grant(request, BROADCAST if request.remote.port == 1 else local, aid=request.remote.port)
+
+        async def use(relay: Relay) -> None:
+            nowhere = await relay.associate("198.51.100.7", 1)
+            somewhere = await relay.associate("198.51.100.7", 2)
+            for _ in range(2):
+                await nowhere.send(b"broadcast: not without asking for it")
+                await somewhere.send(b"data")
+                assert (await asyncio.get_running_loop().sock_recv(relayed, 100))[8:] == b"data"
+            assert relay.endpoint.unsent == 2
+
+        asyncio.run(against({}, answer, use))
+
+
+def test_sending_through_a_closed_socket_is_a_relay_error() -> None:
+    async def use(relay: Relay) -> None:
+        association = await relay.associate("198.51.100.7", 53)
+        await relay.endpoint.close()
+        with pytest.raises(RelayError, match="the socket for datagrams is closed"):
+            await association.send(b"too late")
+
+    requests_of(use)
+
+
+def test_what_no_message_can_carry_is_not_asked_for() -> None:
+    async def use(relay: Relay) -> None:
+        for host, port in (("198.51.100.7", 70_000), ("a" * 300, 53), ("a..b", 53)):
+            with pytest.raises(ValueError, match=r"expected a port|host name"):
+                await relay.associate(host, port)
+        with pytest.raises(ValueError, match="expected a TTL"):
+            await relay.sender("239.1.2.3", 5004, ttl=300)
+        group = await relay.join("239.1.2.3", 5004)
+        with pytest.raises(ValueError, match="expected a TTL"):
+            await group.add(send=True, ttl=0)
+        with pytest.raises(ValueError, match="expected a TTL"):
+            await group.set_ttl(256)
+        assert not relay._requests
+
+    assert len(requests_of(use)) == 1
+
+
+def test_a_name_is_asked_for_in_ascii() -> None:
+    async def use(relay: Relay) -> None:
+        await relay.associate("exämple.org", 53)
+
+    [request] = requests_of(use)
+    assert request.remote == Endpoint("xn--exmple-cua.org", 53)
+
+
+@pytest.mark.parametrize(
+    ("features", "why", "locals_named"),
+    [
+        (LISTED + FEATURES, "LOCAL 10.0.0.9 is not the client's own address", ["127.0.0.1", "0.0.0.0"]),
+        (LISTED + FEATURES, "no rule allows udp 198.51.100.7 port 53", ["127.0.0.1"]),
+        (None, "", ["127.0.0.1", "0.0.0.0"]),
+    ],
+    ids=["behind a NAT", "by a rule", "without a reason"],
+)
+def test_a_refusal_is_asked_about_again_only_when_a_nat_may_be_why(
+    features: bytes | None, why: str, locals_named: list[str]
+) -> None:
+    seen: list[ControlRequest] = []
+
+    def answer(request: ControlRequest) -> bytes:
+        seen.append(request)
+        options = (reason(f"not allowed by ruleset: {why}"),) if why else ()
+        return ControlReply(2, request.tid, flags=Flags.EXTENDED if why else 0, options=options).encode()
+
+    async def use(relay: Relay) -> None:
+        with pytest.raises(RequestRefused, match="not allowed by ruleset"):
+            await relay.associate("198.51.100.7", 53)
+
+    asyncio.run(against({"features": features} if features else {}, answer, use))
+    assert [str(request.local.host) for request in seen if request.local] == locals_named
+
+
+@pytest.mark.parametrize("local", [None, Endpoint(IPv6Address("2001:db8::1"), 1080)], ids=["nowhere", "another family"])
+def test_a_grant_of_nowhere_to_send_is_an_error_and_not_a_defect(local: Endpoint | None) -> None:
+    def answer(request: ControlRequest) -> bytes:
+        return ControlReply(0, request.tid, 7, request.flags, local, request.remote).encode()
+
+    async def use(relay: Relay) -> None:
+        with pytest.raises(RelayError, match="without saying where to send"):
+            await relay.associate("198.51.100.7", 53)
+
+    asyncio.run(against({}, answer, use))
+
+
+def test_a_direction_added_over_tcp_may_report_sources_from_then_on() -> None:
+    """REPORT-SOURCE comes with RECEIVE-FROM alone, so a sender that also receives learns it later."""
+
+    def answer(request: ControlRequest) -> bytes:
+        granted = grant(request, SOMEWHERE)
+        if not request.flags & Flags.REPORT_SOURCE:
+            return granted
+        return granted + Encapsulated(7, bytes.fromhex("01c63364071389") + b"data").encode()
+
+    async def use(relay: Relay) -> None:
+        group = await relay.sender("239.1.2.3", 5004, over_tcp=True)
+        await group.add(receive=True)
+        datagram = await group.recv()
+        assert (datagram.data, str(datagram.source)) == (b"data", "198.51.100.7:5001")
+
+    asyncio.run(against({"features": LISTED + FEATURES}, answer, use))
