@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import BinaryIO
 
 import typer
 
 from mcastsocks.address import Endpoint
 from mcastsocks.cli import targets
-from mcastsocks.cli.targets import Format, Player
+from mcastsocks.cli.input import Input
+from mcastsocks.cli.output import FileOutput, Output, PlayerOutput
+from mcastsocks.cli.targets import Format
 from mcastsocks.client import Association, ConnectionLost, Relay, RelayUrl, connect
 from mcastsocks.errors import RelayError
 
@@ -26,18 +27,41 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def join(relay: str, group: str, form: Format, to: str | None, count: int | None) -> None:
-    url, groups = targets.relay_url(relay), targets.groups(group)
-    receiver = _Receiver(url, groups, form, targets.player(to) if to else None, count)
-    _run(receiver.run(), stop_by_signal=True)
+def join(
+    relay: str,
+    group: str,
+    form: Format,
+    to: str | None,
+    count: int | None,
+    sources: Sequence[str],
+    excluding: Sequence[str],
+    over_tcp: bool,
+) -> None:
+    url, groups, player = targets.relay_url(relay), targets.groups(group), targets.player(to) if to else None
+    targets.check_sources(sources, excluding)
+
+    async def receive() -> None:
+        output = PlayerOutput(player) if player else FileOutput(sys.stdout.fileno(), form)
+
+        async def join_all(relay: Relay) -> list[Association]:
+            return [
+                await relay.join(str(group.host), group.port, sources=sources, excluding=excluding, over_tcp=over_tcp)
+                for group in groups
+            ]
+
+        await _Receiver(url, join_all, output, count).run()
+
+    _run(receive(), stop_by_signal=True)
 
 
-def send(relay: str, group: str, ttl: int, octets: int | None) -> None:
-    _run(_Sender(targets.relay_url(relay), targets.group(group), ttl, octets).run())
+def send(relay: str, group: str, ttl: int, octets: int | None, over_tcp: bool) -> None:
+    url, to = targets.relay_url(relay), targets.group(group)
+    _run(_Sender(url, to, ttl, Input(sys.stdin.fileno(), octets), over_tcp).run())
 
 
-def probe(relay: str, remote: str, data: str, form: Format, timeout_s: float) -> None:
-    _run(_probe(targets.relay_url(relay), targets.remote(remote), data.encode(), form, timeout_s))
+def probe(relay: str, remote: str, data: str, form: Format, timeout_s: float, over_tcp: bool) -> None:
+    url, to = targets.relay_url(relay), targets.remote(remote)
+    _run(_probe(url, to, os.fsencode(data), form, timeout_s, over_tcp))
 
 
 def _run(work: Awaitable[None], *, stop_by_signal: bool = False) -> None:
@@ -62,11 +86,12 @@ def _run(work: Awaitable[None], *, stop_by_signal: bool = False) -> None:
 
 async def _reconnecting(url: RelayUrl, work: Callable[[Relay], Awaitable[None]]) -> None:
     """Do the work on a connection, again on a new one whenever that is lost; the first must succeed."""
-    pause, ever = _RETRY_FIRST_S, False
+    pause, ever, ask_features = _RETRY_FIRST_S, False, True
     while True:
         try:
-            async with connect(url) as relay:
+            async with connect(url, ask_features=ask_features) as relay:
                 pause, ever = _RETRY_FIRST_S, True
+                ask_features = relay.features is not None  # not again of a relay that does not know the question
                 await work(relay)
                 return
         except ConnectionLost as lost:
@@ -78,28 +103,27 @@ async def _reconnecting(url: RelayUrl, work: Callable[[Relay], Awaitable[None]])
 
 
 class _Receiver:
-    """Writes the groups' datagrams to standard output or on to a player, and counts."""
+    """Writes the groups' datagrams to an output, and counts."""
 
     def __init__(
-        self, url: RelayUrl, groups: list[Endpoint], form: Format, player: Player | None, count: int | None
+        self, url: RelayUrl, join: Callable[[Relay], Awaitable[list[Association]]], output: Output, count: int | None
     ) -> None:
-        self._url, self._groups, self._form, self._count = url, groups, form, count
-        self._player = player
-        self._sock = socket.socket(player.family, socket.SOCK_DGRAM) if player else None
-        self._datagrams = self._octets = self._dropped = 0
+        self._url, self._join, self._output, self._count = url, join, output, count
+        self._dropped = 0
 
     async def run(self) -> None:
         try:
             await _reconnecting(self._url, self._receive)
+            await self._output.finish()
         finally:
-            if self._sock is not None:
-                self._sock.close()
-            dropped = f", {self._dropped} dropped here because the output was too slow" if self._dropped else ""
-            say(f"{self._datagrams} datagrams, {self._octets} octets{dropped}")
+            try:
+                await self._output.close()
+            finally:
+                self._sum_up()
 
     async def _receive(self, relay: Relay) -> None:
-        joined = [await relay.join(str(group.host), group.port) for group in self._groups]
-        say(f"joined {', '.join(str(group) for group in self._groups)} through {self._url}")
+        joined = await self._join(relay)
+        say(f"joined {', '.join(str(association.remote) for association in joined)} through {self._url}")
         tasks = [asyncio.create_task(self._copy(association)) for association in joined]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -113,29 +137,22 @@ class _Receiver:
 
     async def _copy(self, association: Association) -> None:
         async for datagram in association:
-            self._write(association.remote, datagram.data)
-            if self._count is not None and self._datagrams >= self._count:
+            self._output.write(association.remote, datagram)
+            if self._count is not None and self._output.taken >= self._count:
                 return
 
-    def _write(self, group: Endpoint, data: bytes) -> None:
-        self._datagrams += 1
-        self._octets += len(data)
-        if self._sock is not None and self._player is not None:
-            try:
-                self._sock.sendto(data, self._player.sockaddr)
-            except ConnectionRefusedError:  # the player is not there yet
-                pass
-            except OSError as error:
-                raise RelayError(f"--to: nothing can be sent there: {error.strerror}") from None
-        else:
-            targets.write(sys.stdout.buffer, data, self._form, group=str(group.host), port=group.port)
+    def _sum_up(self) -> None:
+        output = self._output
+        lost = self._dropped + output.taken - output.written
+        dropped = f", {lost} dropped here because the output was too slow" if lost else ""
+        say(f"{output.written} datagrams, {output.written_octets} octets{dropped}")
 
 
 class _Sender:
-    """Sends standard input to a group; what is read while the relay is away waits in the pipe."""
+    """Sends standard input to a group; what is not yet read while the relay is away waits in the pipe."""
 
-    def __init__(self, url: RelayUrl, group: Endpoint, ttl: int, octets: int | None) -> None:
-        self._url, self._group, self._ttl, self._octets = url, group, ttl, octets
+    def __init__(self, url: RelayUrl, group: Endpoint, ttl: int, stdin: Input, over_tcp: bool) -> None:
+        self._url, self._group, self._ttl, self._stdin, self._over_tcp = url, group, ttl, stdin, over_tcp
         self._unsent: bytes | None = None
         self._sent = self._sent_octets = 0
 
@@ -146,14 +163,15 @@ class _Sender:
             say(f"{self._sent} datagrams, {self._sent_octets} octets")
 
     async def _send(self, relay: Relay) -> None:
-        association = await relay.sender(str(self._group.host), self._group.port, ttl=self._ttl)
+        host, port = str(self._group.host), self._group.port
+        association = await relay.sender(host, port, ttl=self._ttl, over_tcp=self._over_tcp)
         say(f"sending to {self._group} with TTL {self._ttl} through {self._url}")
         while True:
             if self._unsent is None:
-                self._unsent = await asyncio.to_thread(self._read, sys.stdin.buffer)
+                self._unsent = await self._stdin.next()
             if not self._unsent:
                 return
-            data = self._unsent if self._octets is not None else self._unsent.removesuffix(b"\n")
+            data = self._unsent.removesuffix(b"\n") if self._stdin.has_lines else self._unsent
             try:
                 await association.send(data)
             except ValueError as error:
@@ -163,22 +181,23 @@ class _Sender:
                 self._sent_octets += len(data)
             self._unsent = None
 
-    def _read(self, stream: BinaryIO) -> bytes:
-        return stream.readline() if self._octets is None else stream.read(self._octets)
 
-
-async def _probe(url: RelayUrl, remote: Endpoint, data: bytes, form: Format, timeout_s: float) -> None:
+async def _probe(url: RelayUrl, remote: Endpoint, data: bytes, form: Format, timeout_s: float, over_tcp: bool) -> None:
     async with connect(url) as relay:
-        association = await relay.associate(str(remote.host), remote.port)
+        association = await relay.associate(str(remote.host), remote.port, over_tcp=over_tcp)
         started = time.perf_counter()
-        await association.send(data)
         try:
             async with asyncio.timeout(timeout_s):
+                await association.send(data)
                 answer = await association.recv()
+        except ValueError as error:
+            raise RelayError(f"--data: {error}") from None
         except TimeoutError:
             raise RelayError(f"no answer from {remote} within {timeout_s:g} s") from None
         elapsed_ms = (time.perf_counter() - started) * 1000
-        targets.write(sys.stdout.buffer, answer.data, form, remote=str(remote))
+        source = {"source": str(answer.source)} if answer.source is not None else {}
+        sys.stdout.buffer.write(targets.encode(answer.data, form, remote=str(remote), **source))
         if form is Format.raw:
             sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
         say(f"{len(answer.data)} octets from {remote} in {elapsed_ms:.1f} ms; it saw {association.outside}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import mcastsocks
-from mcastsocks.cli import datagrams, demo, relay, users
+from mcastsocks.cli import datagrams, demo, features, relay, users
 from mcastsocks.cli.targets import Format
 from mcastsocks.errors import ConfigError, McastsocksError
 
@@ -29,6 +29,7 @@ _RelayOption = Annotated[
 ]
 _DEFAULT_RELAY = "socks5://127.0.0.1:1080"
 _ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="TOML configuration")]
+_OverTcpOption = Annotated[bool, typer.Option("--over-tcp", help="datagrams go inside the TCP connection")]
 _FormatOption = Annotated[Format, typer.Option("--format", "-f", help="how data is written")]
 
 
@@ -62,9 +63,16 @@ def _join(
     format: _FormatOption = Format.raw,
     to: Annotated[str | None, typer.Option(metavar="udp://HOST:PORT", help="on to a player instead of stdout")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="stop after so many datagrams")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(metavar="ADDR", help="receive what comes from here only; may be repeated")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="ADDR", help="receive nothing from here; may be repeated")
+    ] = None,
+    over_tcp: _OverTcpOption = False,
 ) -> None:
     """Receive a group through a relay. Joins again by itself when the relay was away."""
-    datagrams.join(relay_url, group, format, to, count)
+    datagrams.join(relay_url, group, format, to, count, source or [], exclude or [], over_tcp)
 
 
 @app.command("send")
@@ -75,9 +83,10 @@ def _send(
     octets: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="datagrams of N octets instead of one a line")
     ] = None,
+    over_tcp: _OverTcpOption = False,
 ) -> None:
     """Send standard input to a group through a relay. One datagram a line, unless --octets is given."""
-    datagrams.send(relay_url, group, ttl, octets)
+    datagrams.send(relay_url, group, ttl, octets, over_tcp)
 
 
 @app.command("probe")
@@ -87,9 +96,21 @@ def _probe(
     data: Annotated[str, typer.Option(help="what to send")] = "probe",
     format: _FormatOption = Format.raw,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="how long to wait")] = 3.0,
+    over_tcp: _OverTcpOption = False,
 ) -> None:
     """Send one datagram through a relay and print its answer."""
-    datagrams.probe(relay_url, remote, data, format, timeout)
+    datagrams.probe(relay_url, remote, data, format, timeout, over_tcp)
+
+
+@app.command("features")
+def _features(
+    relay_url: _RelayOption = _DEFAULT_RELAY,
+    format: Annotated[features.Format, typer.Option("--format", "-f", help="for a person or a program")] = (
+        features.Format.text
+    ),
+) -> None:
+    """Ask a relay what it can do for you, and print the list."""
+    features.features(relay_url, format)
 
 
 @app.command("demo")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO, TypeVar
+from ipaddress import ip_address
+from typing import TypeVar
 
 import typer
 
 from mcastsocks.address import Endpoint, parse_endpoint, parse_group, parse_port, to_sockaddr
 from mcastsocks.client import RelayUrl
+from mcastsocks.client.names import endpoint
+from mcastsocks.client.terms import source_options
 
 _T = TypeVar("_T")
 _MOST_PORTS = 64
@@ -48,6 +51,17 @@ def remote(text: str) -> Endpoint:
     return _or_usage(_parse_remote, text, "HOST:PORT")
 
 
+def check_sources(including: Sequence[str], excluding: Sequence[str]) -> None:
+    """Addresses, and those of one option only."""
+    for parameter, texts in (("--source", including), ("--exclude", excluding)):
+        for text in texts:
+            _or_usage(ip_address, text, parameter)
+    try:
+        source_options(including, excluding)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--source or --exclude") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Player:
     """Where --to sends what comes in."""
@@ -60,16 +74,15 @@ def player(text: str) -> Player:
     return _or_usage(_parse_player, text, "--to")
 
 
-def write(stream: BinaryIO, data: bytes, form: Format, **about: str | int) -> None:
+def encode(data: bytes, form: Format, **about: str | int) -> bytes:
     """One datagram's data: as it is, or a line of hex digits, or a line of JSON with what is known about it."""
     match form:
         case Format.raw:
-            stream.write(data)
+            return data
         case Format.hex:
-            stream.write(data.hex().encode() + b"\n")
+            return data.hex().encode() + b"\n"
         case Format.json:
-            stream.write(json.dumps({**about, "octets": len(data), "data": data.hex()}).encode() + b"\n")
-    stream.flush()
+            return json.dumps({**about, "octets": len(data), "data": data.hex()}).encode() + b"\n"
 
 
 def _parse_groups(text: str) -> list[Endpoint]:
@@ -84,12 +97,12 @@ def _parse_groups(text: str) -> list[Endpoint]:
 
 
 def _parse_remote(text: str) -> Endpoint:
-    endpoint = parse_endpoint(text)
-    if endpoint.is_group:
-        raise ValueError(f"{endpoint.host} is a group; try 'mcastsocks send' and 'mcastsocks join'")
-    if endpoint.port == 0:
+    parsed = parse_endpoint(text)
+    if parsed.is_group:
+        raise ValueError(f"{parsed.host} is a group; try 'mcastsocks send' and 'mcastsocks join'")
+    if parsed.port == 0:
         raise ValueError("expected a port from 1 to 65535")
-    return endpoint
+    return endpoint(str(parsed.host), parsed.port)
 
 
 def _parse_player(text: str) -> Player:

@@ -1,44 +1,36 @@
-"""What join passes on to a player."""
+"""How join and send connect again."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from mcastsocks.address import parse_group
-from mcastsocks.cli import targets
-from mcastsocks.cli.datagrams import _Receiver
-from mcastsocks.cli.targets import Format
-from mcastsocks.client import RelayUrl
-from mcastsocks.errors import RelayError
-
-GROUP = parse_group("239.1.2.3:5004")
+from mcastsocks.cli import datagrams
+from mcastsocks.client import ConnectionLost, RelayUrl
+from mcastsocks.wire.features import FeatureList
 
 
-@contextmanager
-def receiver(player: str) -> Iterator[_Receiver]:
-    joining = _Receiver(RelayUrl("fw.example"), [GROUP], Format.raw, targets.player(player), None)
-    assert joining._sock is not None
-    with joining._sock:
-        yield joining
+@pytest.mark.parametrize(("features", "again"), [(None, False), (FeatureList(()), True)])
+def test_relay_that_knows_no_features_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, features: FeatureList | None, again: bool
+) -> None:
+    asked: list[bool] = []
 
+    @asynccontextmanager
+    async def connected(url: RelayUrl, *, ask_features: bool) -> AsyncIterator[Any]:
+        asked.append(ask_features)
+        yield SimpleNamespace(features=features)
 
-def test_data_reaches_the_player_as_it_is() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as player:
-        player.bind(("127.0.0.1", 0))
-        player.settimeout(10)
-        with receiver(f"udp://127.0.0.1:{player.getsockname()[1]}") as joining:
-            for data in (b"one", b"", b"two\n"):
-                joining._write(GROUP, data)
-                assert player.recv(100) == data
+    async def work(relay: Any) -> None:
+        if len(asked) < 3:
+            raise ConnectionLost("the relay was restarted")
 
-
-def test_player_that_nothing_can_be_sent_to_is_an_error_with_its_reason() -> None:
-    with (
-        receiver("udp://255.255.255.255:5004") as joining,  # broadcast: not without asking for it
-        pytest.raises(RelayError, match=r"^--to: nothing can be sent there: Permission denied$"),
-    ):
-        joining._write(GROUP, b"data")
+    monkeypatch.setattr(datagrams, "connect", connected)
+    monkeypatch.setattr(datagrams, "_RETRY_FIRST_S", 0)
+    asyncio.run(datagrams._reconnecting(RelayUrl("fw.example"), work))
+    assert asked == [True, again, again]

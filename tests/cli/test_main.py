@@ -14,7 +14,7 @@ from mcastsocks.cli import main
 from mcastsocks.errors import ConfigError, ConnectionLost
 from tests.cli.conftest import Command
 
-COMMANDS = ["relay", "check", "join", "send", "probe", "demo", "user"]
+COMMANDS = ["relay", "check", "join", "send", "probe", "features", "demo", "user"]
 
 
 def test_version_is_printed(command: Command) -> None:

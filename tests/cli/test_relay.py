@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -164,32 +166,57 @@ def test_relay_whose_port_is_taken_says_so_and_records_nothing(command: Command)
     assert ran.err == f"relay.toml:2: inside.listen[0]: cannot listen on TCP 127.0.0.1:{port}: Address already in use\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_relay_explains_itself_runs_and_stops_by_signal(tmp_path: Path, number: signal.Signals) -> None:
-    """Standard error is for people, standard output for records alone."""
-    port = free_port()
-    (tmp_path / "relay.toml").write_text(BASE.replace("[fd00:0::1]:1080", f"127.0.0.1:{port}"))
+@contextmanager
+def running(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """A relay in a process of its own, killed at the end if it still runs."""
+    (folder / "relay.toml").write_text(BASE.replace("[fd00:0::1]:1080", f"127.0.0.1:{port}"))
     with subprocess.Popen(
         [sys.executable, "-m", "mcastsocks", "relay", "-c", "relay.toml"],
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as relay:
         try:
-            assert relay.stdout is not None
-            assert select.select([relay.stdout], [], [], 20)[0]
-            started = relay.stdout.readline()
-            socket.create_connection(("127.0.0.1", port), 10).close()
-            relay.send_signal(number)
-            records, said = relay.communicate(timeout=20)
+            yield relay
         finally:
             relay.kill()
+
+
+def record(relay: subprocess.Popen[str]) -> str:
+    """The next line of its record."""
+    assert relay.stdout is not None
+    assert select.select([relay.stdout], [], [], 20)[0]
+    return relay.stdout.readline()
+
+
+def test_hangup_leaves_the_relay_running_and_is_recorded(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, port) as relay:
+        assert " relay-start " in record(relay)
+        relay.send_signal(signal.SIGHUP)
+        assert " reload " in record(relay)
+        socket.create_connection(("127.0.0.1", port), 10).close()
+        relay.send_signal(signal.SIGTERM)
+        records, _ = relay.communicate(timeout=20)
+    assert relay.returncode == 0
+    assert records.splitlines()[-1].endswith(" relay-end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_relay_explains_itself_runs_and_stops_by_signal(tmp_path: Path, number: signal.Signals) -> None:
+    """Standard error is for people, standard output for records alone."""
+    port = free_port()
+    with running(tmp_path, port) as relay:
+        started = record(relay)
+        socket.create_connection(("127.0.0.1", port), 10).close()
+        relay.send_signal(number)
+        records, said = relay.communicate(timeout=20)
     assert relay.returncode == 0
     assert f" relay-start version=0.1.0 configuration=relay.toml listen=127.0.0.1:{port} outside=lo" in started
     assert records.splitlines()[-1].endswith(" relay-end")
-    assert " counters connections=0 associations=0 " in records
+    assert " counters connections=0 turned_away=0 associations=0 " in records
     assert "rules, the first that matches decides:" in said
     assert "plane portable" in said
     assert "Traceback" not in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import socket
 
@@ -65,6 +64,24 @@ BAD_REMOTES = [
     ("192.0.2:53", "expected an IPv4 address of four numbers from 0 to 255, not '192.0.2'"),
     ("2001:db8::1:53", "an IPv6 address in brackets"),
 ]
+BAD_NAMES = [
+    ("a..b:9", "'a..b' is no host name"),
+    (f"{'abc.' * 75}:9", "a host name has 1 to 255 octets, this one 300"),
+]
+BAD_SOURCES = [
+    (["--source", "host.example"], "--source", "'host.example' does not appear to be an IPv4 or IPv6 address"),
+    (["--exclude", "192.0.2.256"], "--exclude", "'192.0.2.256' does not appear to be an IPv4 or IPv6 address"),
+    (
+        ["--source", "192.0.2.1", "--exclude", "192.0.2.2"],
+        "--source or --exclude",
+        "sources are either included or excluded",
+    ),
+    (
+        ["--source", "192.0.2.1", "--source", "2001:db8::1"],
+        "--source or --exclude",
+        "a source list holds 1 to 64 addresses of one family",
+    ),
+]
 BAD_PLAYERS = [
     ("127.0.0.1:5004", "expected udp://HOST:PORT"),
     ("tcp://127.0.0.1:5004", "expected udp://HOST:PORT"),
@@ -81,7 +98,8 @@ BAD_PLAYERS = [
         *((["join", text], "GROUP:PORT", expected) for text, expected in (*BAD_GROUPS, *BAD_RANGES)),
         *((["send", text], "GROUP:PORT", expected) for text, expected in BAD_GROUPS),
         (["send", "239.1.2.3:1-2"], "GROUP:PORT", "expected a port number from 0 to 65535, not '1-2'"),
-        *((["probe", text], "HOST:PORT", expected) for text, expected in BAD_REMOTES),
+        *((["probe", text], "HOST:PORT", expected) for text, expected in (*BAD_REMOTES, *BAD_NAMES)),
+        *((["join", "239.1.2.3:5004", *options], parameter, expected) for options, parameter, expected in BAD_SOURCES),
         *((["join", "239.1.2.3:5004", "--to", text], "--to", expected) for text, expected in BAD_PLAYERS),
         (
             ["join", "239.1.2.3:5004", "--relay", "http://alice:secret@h"],
@@ -92,6 +110,11 @@ BAD_PLAYERS = [
             ["send", "239.1.2.3:5004", "--relay", "socks5://alice:sec/ret@h"],
             "--relay",
             "expected socks5://[user:password@]host[:port]",
+        ),
+        (
+            ["join", "239.1.2.3:5004", "--relay", "socks5://alice:secret@a..b:1080"],
+            "--relay",
+            "the host is no name that could be looked up",
         ),
         (
             ["probe", "192.0.2.1:7", "--relay", "socks5://alice:secret@"],
@@ -144,6 +167,7 @@ def test_player_may_have_a_name() -> None:
 
 def test_remote_may_be_a_name_or_an_address() -> None:
     assert targets.remote("host.example:53") == Endpoint("host.example", 53)
+    assert targets.remote("exämple.org:53") == Endpoint("xn--exmple-cua.org", 53)
     assert str(targets.remote("[2001:db8::1]:53")) == "[2001:db8::1]:53"
 
 
@@ -152,8 +176,6 @@ def test_remote_may_be_a_name_or_an_address() -> None:
     [(Format.raw, b"a\nb"), (Format.hex, b"610a62\n"), (Format.json, b'{"port": 7, "octets": 3, "data": "610a62"}\n')],
 )
 def test_data_is_written_in_the_format_asked_for(form: Format, written: bytes) -> None:
-    stream = io.BytesIO()
-    targets.write(stream, b"a\nb", form, port=7)
-    assert stream.getvalue() == written
+    assert targets.encode(b"a\nb", form, port=7) == written
     if form is Format.json:
         assert bytes.fromhex(json.loads(written)["data"]) == b"a\nb"
