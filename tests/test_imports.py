@@ -12,14 +12,15 @@ MAY_IMPORT = {
     # room        other rooms; a dotted name is one module of a room
     "errors": "",
     "address": "",
+    "liveness": "",
     "settings": "errors",
     "wire": "address errors",
     "protocol": "address errors wire",
     "tables": "address errors wire",
     "rules": "address errors settings",
     "planes": "address errors wire.datagram tables",
-    "server": "address errors settings wire protocol tables rules planes",
-    "client": "address errors wire protocol",
+    "server": "address errors liveness settings wire protocol tables rules planes",
+    "client": "address errors liveness wire protocol tables.reassembly",
     "cli": "address errors settings wire protocol tables rules planes server client",
     "__main__": "cli",  # nobody else does
 }

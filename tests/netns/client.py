@@ -24,7 +24,9 @@ class Refused(Exception):
 class RawClient:
     """A control channel and one UDP socket, both from the same address."""
 
-    def __init__(self, host: Host, user: str = "alice", *, address: str | None = None, version: int = 4) -> None:
+    def __init__(
+        self, host: Host, user: str = "alice", *, address: str | None = None, version: int = 4, enter: bool = True
+    ) -> None:
         self.address = address or CLIENT[version]
         self.version = version
         self.host = host
@@ -36,6 +38,8 @@ class RawClient:
             self.tcp.bind((self.address, 0))
             self.tcp.connect(self.relay)
             self._log_in(user)
+            if enter:
+                self.enter()
         except BaseException:
             self.close()
             raise
@@ -54,6 +58,28 @@ class RawClient:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def enter(self) -> None:
+        """Make the connection a control channel. Raises Refused."""
+        self.tcp.sendall(bytes(layers.Request(CMD=4)))
+        reply = layers.Reply(self.read(10))
+        if reply.REP:
+            raise Refused(int(reply.REP))
+        assert reply.VER == 1
+
+    def list_features(self, flag: int = 1) -> dict[tuple[int, int], bytes]:
+        """Values by tag and subtag; each stands in the list once."""
+        self.tcp.sendall(bytes(layers.Request(CMD="LIST-FEATURES", FLAG=flag)))
+        reply = layers.Reply(self.read(10))
+        assert (reply.VER, reply.REP, reply.FLAG, reply.BND.pair) == (5, 0, flag, ("0.0.0.0", 0))
+        octets = b""
+        while (head := self.read(3))[0] != 0xFF:
+            octets += head + self.read(head[2])
+        entries = layers.FeatureList(octets + head).ENTRIES
+        listed = {(each.TAG, each.SUBTAG): bytes(each.VALUE) for each in entries}
+        assert head == bytes.fromhex("ff0000")
+        assert len(listed) == len(entries)
+        return listed
 
     def request(self, command: int, flags: int = 0, *, aid: int = 0, ttl: int = 0, **blocks: Any) -> Any:
         """The reply to a control request, whatever it says; blocks are LOCAL and REMOTE."""
@@ -137,8 +163,3 @@ class RawClient:
         self.tcp.sendall(bytes(layers.UserpassRequest(UNAME=user, PASSWD=PASSWORDS.get(user, "wrong"))))
         if status := self.read(2)[1]:
             raise Refused(status)
-        self.tcp.sendall(bytes(layers.Request(CMD=4)))
-        reply = layers.Reply(self.read(10))
-        if reply.REP:
-            raise Refused(int(reply.REP))
-        assert reply.VER == 1

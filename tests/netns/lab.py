@@ -114,6 +114,11 @@ class Host:
         """A file of /proc as this namespace sees it."""
         return self.call(Path(path.replace("/proc/", "/proc/thread-self/", 1)).read_text)
 
+    def write(self, path: str, value: str) -> None:
+        """The same for writing, a sysctl say."""
+        with self.entered():
+            Path(path).write_text(value)
+
     def memberships(self, version: int, interface: str) -> dict[str, int]:
         """Groups that the kernel holds on an interface, with the number of sockets that joined each."""
         held: dict[str, int] = {}
@@ -198,6 +203,15 @@ class Lab:
 
     def close(self) -> None:
         self._stack.close()
+
+    def unplug_outside(self) -> None:
+        """The relay's outside interface is gone, with all that it had joined."""
+        with self.outside.entered(), IPRoute() as route:
+            route.link("del", index=route.link_lookup(ifname="out")[0])
+
+    def plug_outside(self) -> None:
+        """It is there again, with the same addresses and another index."""
+        self._wire(self.outside, self.relay, "out", (REMOTE, STRANGER), (BORDER,))
 
     def restore_client_link(self) -> None:
         """After a test took it down; IPv6 addresses went with it."""

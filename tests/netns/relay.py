@@ -23,7 +23,7 @@ name = "desk may watch and talk"
 allow = true
 users = ["@desk"]
 do = ["receive-group", "send-group"]
-groups = ["239.77.0.0/16", "ff15::/16"]
+groups = ["239.77.0.0/16", "232.0.0.0/8", "ff15::/16", "ff35::/16"]
 ports = "5000-5999"
 max_ttl = 16
 [[rules]]
@@ -31,7 +31,7 @@ name = "bob may watch"
 allow = true
 users = ["bob"]
 do = ["receive-group"]
-groups = ["239.77.0.0/16", "ff15::/16"]
+groups = ["239.77.0.0/16", "232.0.0.0/8", "ff15::/16", "ff35::/16"]
 [[rules]]
 name = "desk may ask the outside"
 allow = true
@@ -44,7 +44,16 @@ to = ["10.77.2.0/24", "fd77:2::/64"]
 class RelayProcess:
     """The process, its records as they come, and its counters on demand."""
 
-    def __init__(self, lab: Lab, folder: Path, *, rules: str = RULES, limits: str = "dead_client_s = 5") -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        folder: Path,
+        *,
+        rules: str = RULES,
+        limits: str = "dead_client_s = 5",
+        outside: str = "",
+        inside: str = "",
+    ) -> None:
         self._lab = lab
         users = "\n".join(f'[users.{name}]\npassword = "{_CHEAP.hash(word)}"' for name, word in PASSWORDS.items())
         users_file = folder / "users.toml"
@@ -55,8 +64,10 @@ class RelayProcess:
             f"""
 [inside]
 listen = ["{INSIDE[4]}:{PORT}", "[{INSIDE[6]}]:{PORT}"]
+{inside}
 [outside]
 interface = "out"
+{outside}
 [auth]
 methods = ["userpass"]
 users = "users.toml"
@@ -115,6 +126,10 @@ format = "json"
         newest = wait_for("counters", newer)[-1]
         return {key: value for key, value in newest.items() if isinstance(value, int)}
 
+    def received_outside(self, count: int) -> bool:
+        """Wait until so many datagrams came from outside."""
+        return wait_for(f"{count} datagrams from outside", lambda: self.counters()["received_outside"] == count)
+
     def drops(self) -> dict[str, int]:
         return {key.removeprefix("drop."): n for key, n in self.counters().items() if key.startswith("drop.")}
 
@@ -135,9 +150,9 @@ format = "json"
         assert not [record for record in self.records if record["event"] == "defect"], self.errors
         for record in self.records:
             if record["event"] == "counters":
-                came = record["received_inside"] + record["received_outside"] + record["copied"]
+                came = sum(record[key] for key in ("received_inside", "received_outside", "copied", "reassembled"))
                 dropped = sum(n for key, n in record.items() if key.startswith("drop."))
-                went = record["sent_inside"] + record["sent_outside"] + record["hellos"]
+                went = sum(record[key] for key in ("sent_inside", "sent_outside", "hellos", "pieces"))
                 assert came == went + dropped, f"datagrams unaccounted for: {record}"
 
     def _has_started(self) -> bool:

@@ -13,7 +13,6 @@ CRAFTED = {
     "runt": bytes(7),
     "reserved-bits": bytes(layers.Datagram(RSV=0x04, AID=1, DATA=b"x")),
     "bad-fragment": bytes(layers.datagram(1, b"x", frag=0x80, dgid=1)),
-    "fragment": bytes(layers.datagram(1, b"x", frag=0x81, dgid=1)),
 }
 
 

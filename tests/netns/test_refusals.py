@@ -9,7 +9,7 @@ import pytest
 
 from tests import scapy_layers as layers
 from tests.netns.client import BOTH, MULTICAST, RECEIVE, SEND, UNICAST, RawClient, Refused
-from tests.netns.lab import BORDER, GROUP, INSIDE, PORT, REMOTE, SECOND, Lab
+from tests.netns.lab import BORDER, GROUP, INSIDE, PORT, REMOTE, SECOND, Lab, wait_for
 from tests.netns.relay import RelayProcess
 
 REFUSED = {
@@ -52,7 +52,7 @@ def test_a_refused_client_gets_its_code_and_keeps_its_channel(lab: Lab, one_rela
         assert refused.value.code == code
         assert client.join((GROUP[4], 5100)), "the channel lives on"
     one_relay.wait_for_record("refused", user=user, remote=f"{remote[0]}:{remote[1]}")
-    assert not lab.relay.memberships(4, "out").get(remote[0])
+    wait_for("the group to be left", lambda: remote[0] not in lab.relay.memberships(4, "out"))
 
 
 def test_flags_of_a_refusal_say_what_would_have_been_possible(lab: Lab, one_relay: RelayProcess) -> None:
