@@ -21,8 +21,14 @@ class Sent:
     def __init__(self) -> None:
         self.octets: list[bytes] = []
 
-    async def send(self, message: bytes | Encapsulated, *to: object) -> None:
-        self.octets.append(message.encode() if isinstance(message, Encapsulated) else message)
+    async def send(self, octets: bytes, to: object) -> None:
+        self.octets.append(octets)
+
+    def write(self, frame: Encapsulated) -> None:
+        self.octets.append(frame.encode())
+
+    async def drain(self) -> None:
+        pass
 
 
 def udp(sent: Sent, relay: tuple[Any, ...] = V4, fragment_above: int | None = None) -> UdpPath:
