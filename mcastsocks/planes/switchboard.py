@@ -22,6 +22,7 @@ from mcastsocks.tables.reassembly import Reassembly
 from mcastsocks.tables.remotes import RemoteIndex
 
 _WHY = {
+    errno.EACCES: "a group on a port below 1024 needs CAP_NET_BIND_SERVICE (net.ipv4.ip_unprivileged_port_start)",
     errno.EADDRINUSE: "another program holds this group's port for itself (it did not set SO_REUSEADDR)",
     errno.ENOBUFS: "the kernel's limit: net.ipv4.igmp_max_memberships, net.ipv4.igmp_max_msf or net.core.optmem_max",
     errno.ENOMEM: "the kernel's limit: net.core.optmem_max",

@@ -657,3 +657,30 @@ def test_a_family_that_the_outside_lacks_fails(plane: str, monkeypatch: pytest.M
         assert bench.plane.descriptors() == 1
 
     on_plane(plane, test)
+
+
+@every_plane
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EACCES, "CAP_NET_BIND_SERVICE"),
+        (errno.EADDRINUSE, "another program holds this group's port"),
+        (errno.ENOBUFS, "net.ipv4.igmp_max_memberships"),
+    ],
+)
+def test_a_join_that_the_kernel_refuses_says_what_to_change(
+    plane: str, number: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> socket.socket:
+        raise OSError(number, "as the kernel says it")
+
+    monkeypatch.setattr("mcastsocks.planes.sockets.open_group", refuse)
+
+    async def test(bench: Bench) -> None:
+        entry = bench.entry(bench.udp().getsockname(), bench.group(), sends=False)
+        failed = bench.apply(AddEntry(entry))
+        assert isinstance(failed, Failed)
+        assert told in failed.why
+        assert bench.plane.descriptors() == 1
+
+    on_plane(plane, test)

@@ -287,9 +287,9 @@ def test_relay_needs_a_udp_socket_for_each_address_at_the_start() -> None:
         (
             "group_receivers_per_user",
             JOIN,
-            ((GROUP, 1), (GROUP, 1)),
+            ((GROUP, 5001), (GROUP, 5001)),
             (1, 1),
-            f"127.0.0.1 has 1 associations with {GROUP}:1, the limit for one user",
+            f"127.0.0.1 has 1 associations with {GROUP}:5001, the limit for one user",
         ),
     ],
 )

@@ -494,10 +494,10 @@ async def raw_login(raw: Raw, user: str) -> None:
     ("limit", "flags", "first", "second", "why"),
     [
         ("associations_per_user", BOTH | UNICAST, REMOTE, REMOTE, "alice holds 1 associations, the limit for one user"),
-        ("groups_per_user", JOIN, (GROUP, 1), (GROUP, 2), "alice uses 1 groups, the limit for one user"),
+        ("groups_per_user", JOIN, (GROUP, 5001), (GROUP, 5002), "alice uses 1 groups, the limit for one user"),
         ("associations", BOTH | UNICAST, REMOTE, REMOTE, "the relay is full: 1 associations"),
-        ("groups", JOIN, (GROUP, 1), (GROUP, 2), "the relay is full: 1 groups"),
-        ("udp_sockets", JOIN, (GROUP, 1), (GROUP, 2), "the relay is full: 2 UDP sockets"),
+        ("groups", JOIN, (GROUP, 5001), (GROUP, 5002), "the relay is full: 1 groups"),
+        ("udp_sockets", JOIN, (GROUP, 5001), (GROUP, 5002), "the relay is full: 2 UDP sockets"),
     ],
 )
 def test_full_means_reply_01_and_room_comes_back(
