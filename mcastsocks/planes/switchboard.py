@@ -20,6 +20,7 @@ from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Done, Entry
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter, union
 from mcastsocks.tables.reassembly import Reassembly
 from mcastsocks.tables.remotes import RemoteIndex
+from mcastsocks.tables.tally import Tally
 
 _WHY = {
     errno.EACCES: "a group on a port below 1024 needs CAP_NET_BIND_SERVICE (net.ipv4.ip_unprivileged_port_start)",
@@ -51,10 +52,24 @@ class Group:
     membership: Membership
     receivers: list[Forwarding] = field(default_factory=list)
     listeners: list[Forwarding] = field(default_factory=list)
+    _sources: dict[int, SourceFilter] = field(default_factory=dict)
+    _filters: Tally[SourceFilter] = field(default_factory=Tally)
 
-    @property
-    def everybody(self) -> list[Forwarding]:
-        return [*self.receivers, *self.listeners]
+    def filters_with(self, aid: int, wanted: SourceFilter | None) -> set[SourceFilter]:
+        """The different filters there would be if this receiver had another one, or left (None)."""
+        filters, held = set(self._filters), self._sources.get(aid)
+        if held is not None and self._filters[held] == 1:
+            filters.discard(held)
+        return filters if wanted is None else filters | {wanted}
+
+    def note(self, aid: int, wanted: SourceFilter | None) -> None:
+        """It has."""
+        held = self._sources.pop(aid, None)
+        if held is not None:
+            self._filters.remove(held)
+        if wanted is not None:
+            self._sources[aid] = wanted
+            self._filters.add(wanted)
 
 
 @dataclass(slots=True)
@@ -226,25 +241,26 @@ class Switchboard(ABC):
 
     def _receive_group(self, forwarding: Forwarding, wanted: bool) -> None:
         """Join for the first receiver, ask for other sources with every change, leave with the last."""
-        name = forwarding.entry.remote
+        name, aid, sources = forwarding.entry.remote, forwarding.entry.aid, forwarding.entry.sources
         group = self._groups.get(name)
-        others = [each for each in (group.everybody if group else ()) if each is not forwarding]
-        if not wanted and not others:
-            if group is not None:
-                del self._groups[name]
-                group.membership.close()
+        if group is None:
+            if not wanted:
+                return
+            group = self._new_group(name)
+        filters = group.filters_with(aid, sources if wanted else None)
+        if not filters:
+            del self._groups[name]
+            group.membership.close()
             return
         if wanted and forwarding.entry.mm:
             self._open_voice(name.address.version)
-        if group is None:
-            group = self._new_group(name)
         try:
-            remaining = (*others, forwarding) if wanted else others
-            self._ask(group.membership, union(each.entry.sources for each in remaining))
+            self._ask(group.membership, union(filters))
         except OSError:
             if wanted:
                 raise
             # Whoever leaves must always be able to: the others' filters go on with more than they need from the kernel.
+        group.note(aid, sources if wanted else None)
         self._groups[name] = group
         places = group.listeners if forwarding.entry.mm else group.receivers
         if wanted and forwarding not in places:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -20,6 +20,9 @@ class Tally(Generic[_Key]):
 
     def __len__(self) -> int:
         return len(self._counts)
+
+    def __iter__(self) -> Iterator[_Key]:
+        return iter(self._counts)
 
     def add(self, key: _Key) -> None:
         self._counts[key] = self[key] + 1
