@@ -8,7 +8,9 @@ McastsocksError
 └── RelayError           what a client of a relay may meet
     ├── ConnectionLost   the control channel is gone
     ├── LoginRefused     no common method, or a wrong name or password
-    └── RequestRefused   the relay answered with a failure code; carries the code and its reason
+    ├── RequestRefused   the relay answered with a failure code; carries the code and its reason
+    ├── NotRelayed       the client's configuration uses the relay for other groups or TTLs
+    └── NotConfirmed     somebody was to be asked before sending to a group, and did not agree
 """
 
 from __future__ import annotations
@@ -63,3 +65,11 @@ class RequestRefused(RelayError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+class NotRelayed(RelayError):
+    """The relay was not asked: this client is configured to use it for other groups or TTLs."""
+
+
+class NotConfirmed(RelayError):
+    """The relay was not asked: nobody agreed to sending to this group."""

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "rules": "address errors settings",
     "planes": "address errors wire.datagram tables",
     "server": "address errors liveness settings wire protocol tables rules planes",
-    "client": "address errors liveness wire protocol tables.reassembly",
+    "client": "address errors liveness settings wire protocol tables.reassembly",
     "cli": "address errors settings wire protocol tables rules planes server client",
     "__main__": "cli",  # nobody else does
 }

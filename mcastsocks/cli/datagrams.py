@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import typer
 
@@ -17,8 +18,9 @@ from mcastsocks.cli import targets
 from mcastsocks.cli.input import Input
 from mcastsocks.cli.output import FileOutput, Output, PlayerOutput
 from mcastsocks.cli.targets import Format
+from mcastsocks.cli.terminal import Question
 from mcastsocks.client import Association, ConnectionLost, Relay, RelayUrl, connect
-from mcastsocks.errors import RelayError
+from mcastsocks.errors import NotConfirmed, RelayError
 
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.2, 5.0
 
@@ -28,7 +30,8 @@ def say(text: str) -> None:
 
 
 def join(
-    relay: str,
+    relay: str | None,
+    config_file: Path | None,
     group: str,
     form: Format,
     to: str | None,
@@ -37,8 +40,12 @@ def join(
     excluding: Sequence[str],
     over_tcp: bool,
 ) -> None:
-    url, groups, player = targets.relay_url(relay), targets.groups(group), targets.player(to) if to else None
+    config = targets.client_config(config_file)
+    url, groups = targets.relay_url(relay, config), targets.groups(group)
+    player = targets.player(to) if to else None
     targets.check_sources(sources, excluding)
+    for each in groups:
+        config.check(each)
 
     async def receive() -> None:
         output = PlayerOutput(player) if player else FileOutput(sys.stdout.fileno(), form)
@@ -54,13 +61,42 @@ def join(
     _run(receive(), stop_by_signal=True)
 
 
-def send(relay: str, group: str, ttl: int, octets: int | None, over_tcp: bool) -> None:
-    url, to = targets.relay_url(relay), targets.group(group)
-    _run(_Sender(url, to, ttl, Input(sys.stdin.fileno(), octets), over_tcp).run())
+def send(
+    relay: str | None,
+    config_file: Path | None,
+    group: str,
+    ttl: int,
+    octets: int | None,
+    over_tcp: bool,
+    yes: bool,
+) -> None:
+    config = targets.client_config(config_file)
+    url, to = targets.relay_url(relay, config), targets.group(group)
+    config.check(to, ttl)
+    question = None
+    if config.confirm_sending and not yes:
+        try:
+            question = Question(f"send to {to} with TTL {ttl} through {url}?")
+        except OSError:
+            must = f"sending to {to} has to be confirmed ({config.place('confirm_sending')})"
+            raise NotConfirmed(f"{must}, and there is no terminal to ask on; --yes answers in advance") from None
+    try:
+        _run(_Sender(url, to, ttl, Input(sys.stdin.fileno(), octets), over_tcp, question).run())
+    finally:
+        if question is not None:
+            question.close()
 
 
-def probe(relay: str, remote: str, data: str, form: Format, timeout_s: float, over_tcp: bool) -> None:
-    url, to = targets.relay_url(relay), targets.remote(remote)
+def probe(
+    relay: str | None,
+    config_file: Path | None,
+    remote: str,
+    data: str,
+    form: Format,
+    timeout_s: float,
+    over_tcp: bool,
+) -> None:
+    url, to = targets.relay_url(relay, targets.client_config(config_file)), targets.remote(remote)
     _run(_probe(url, to, os.fsencode(data), form, timeout_s, over_tcp))
 
 
@@ -151,8 +187,11 @@ class _Receiver:
 class _Sender:
     """Sends standard input to a group; what is not yet read while the relay is away waits in the pipe."""
 
-    def __init__(self, url: RelayUrl, group: Endpoint, ttl: int, stdin: Input, over_tcp: bool) -> None:
+    def __init__(
+        self, url: RelayUrl, group: Endpoint, ttl: int, stdin: Input, over_tcp: bool, question: Question | None
+    ) -> None:
         self._url, self._group, self._ttl, self._stdin, self._over_tcp = url, group, ttl, stdin, over_tcp
+        self._question = question
         self._unsent: bytes | None = None
         self._sent = self._sent_octets = 0
 
@@ -164,7 +203,8 @@ class _Sender:
 
     async def _send(self, relay: Relay) -> None:
         host, port = str(self._group.host), self._group.port
-        association = await relay.sender(host, port, ttl=self._ttl, over_tcp=self._over_tcp)
+        confirm = self._confirm if self._question is not None else None
+        association = await relay.sender(host, port, ttl=self._ttl, over_tcp=self._over_tcp, confirm=confirm)
         say(f"sending to {self._group} with TTL {self._ttl} through {self._url}")
         while True:
             if self._unsent is None:
@@ -180,6 +220,9 @@ class _Sender:
                 self._sent += 1
                 self._sent_octets += len(data)
             self._unsent = None
+
+    async def _confirm(self, group: Endpoint, ttl: int) -> bool:
+        return self._question is None or await self._question.ask()
 
 
 async def _probe(url: RelayUrl, remote: Endpoint, data: bytes, form: Format, timeout_s: float, over_tcp: bool) -> None:

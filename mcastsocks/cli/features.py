@@ -6,6 +6,7 @@ import asyncio
 import json
 from enum import StrEnum
 from itertools import groupby
+from pathlib import Path
 
 import typer
 
@@ -22,8 +23,8 @@ class Format(StrEnum):
     json = "json"
 
 
-def features(relay: str, form: Format) -> None:
-    url = targets.relay_url(relay)
+def features(relay: str | None, config_file: Path | None, form: Format) -> None:
+    url = targets.relay_url(relay, targets.client_config(config_file))
     listed = asyncio.run(list_features(url))
     typer.echo(_json(url, listed) if form is Format.json else _text(url, listed))
 

@@ -10,7 +10,7 @@ import typer
 
 import mcastsocks
 from mcastsocks.cli import datagrams, demo, features, relay, users
-from mcastsocks.cli.targets import Format
+from mcastsocks.cli.targets import DEFAULT_RELAY, Format
 from mcastsocks.errors import ConfigError, McastsocksError
 
 app = typer.Typer(
@@ -24,10 +24,21 @@ user_app = typer.Typer(help="Who may log in.", no_args_is_help=True, rich_markup
 app.add_typer(user_app, name="user")
 
 _RelayOption = Annotated[
-    str,
-    typer.Option("--relay", envvar="MCASTSOCKS_RELAY", metavar="URL", help="socks5://[user:password@]host[:port]"),
+    str | None,
+    typer.Option(
+        "--relay",
+        envvar="MCASTSOCKS_RELAY",
+        metavar="URL",
+        help="socks5://[user:password@]host[:port]",
+        show_default=f"that of --client-config, or {DEFAULT_RELAY}",
+    ),
 ]
-_DEFAULT_RELAY = "socks5://127.0.0.1:1080"
+_ClientOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--client-config", envvar="MCASTSOCKS_CLIENT", metavar="FILE", help="TOML: the relay, and for which groups"
+    ),
+]
 _ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="TOML configuration")]
 _OverTcpOption = Annotated[bool, typer.Option("--over-tcp", help="datagrams go inside the TCP connection")]
 _FormatOption = Annotated[Format, typer.Option("--format", "-f", help="how data is written")]
@@ -59,7 +70,8 @@ def _join(
     group: Annotated[
         str, typer.Argument(metavar="GROUP:PORT", help="239.1.2.3:5004, a range 5004-5005, [ff15::1]:5004")
     ],
-    relay_url: _RelayOption = _DEFAULT_RELAY,
+    relay_url: _RelayOption = None,
+    client_config: _ClientOption = None,
     format: _FormatOption = Format.raw,
     to: Annotated[str | None, typer.Option(metavar="udp://HOST:PORT", help="on to a player instead of stdout")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="stop after so many datagrams")] = None,
@@ -72,45 +84,49 @@ def _join(
     over_tcp: _OverTcpOption = False,
 ) -> None:
     """Receive a group through a relay. Joins again by itself when the relay was away."""
-    datagrams.join(relay_url, group, format, to, count, source or [], exclude or [], over_tcp)
+    datagrams.join(relay_url, client_config, group, format, to, count, source or [], exclude or [], over_tcp)
 
 
 @app.command("send")
 def _send(
     group: Annotated[str, typer.Argument(metavar="GROUP:PORT")],
-    relay_url: _RelayOption = _DEFAULT_RELAY,
+    relay_url: _RelayOption = None,
+    client_config: _ClientOption = None,
     ttl: Annotated[int, typer.Option(min=1, max=255, help="hops beyond the relay")] = 1,
     octets: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="datagrams of N octets instead of one a line")
     ] = None,
     over_tcp: _OverTcpOption = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask, whatever the client configuration says")] = False,
 ) -> None:
     """Send standard input to a group through a relay. One datagram a line, unless --octets is given."""
-    datagrams.send(relay_url, group, ttl, octets, over_tcp)
+    datagrams.send(relay_url, client_config, group, ttl, octets, over_tcp, yes)
 
 
 @app.command("probe")
 def _probe(
     remote: Annotated[str, typer.Argument(metavar="HOST:PORT")],
-    relay_url: _RelayOption = _DEFAULT_RELAY,
+    relay_url: _RelayOption = None,
+    client_config: _ClientOption = None,
     data: Annotated[str, typer.Option(help="what to send")] = "probe",
     format: _FormatOption = Format.raw,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="how long to wait")] = 3.0,
     over_tcp: _OverTcpOption = False,
 ) -> None:
     """Send one datagram through a relay and print its answer."""
-    datagrams.probe(relay_url, remote, data, format, timeout, over_tcp)
+    datagrams.probe(relay_url, client_config, remote, data, format, timeout, over_tcp)
 
 
 @app.command("features")
 def _features(
-    relay_url: _RelayOption = _DEFAULT_RELAY,
+    relay_url: _RelayOption = None,
+    client_config: _ClientOption = None,
     format: Annotated[features.Format, typer.Option("--format", "-f", help="for a person or a program")] = (
         features.Format.text
     ),
 ) -> None:
     """Ask a relay what it can do for you, and print the list."""
-    features.features(relay_url, format)
+    features.features(relay_url, client_config, format)
 
 
 @app.command("demo")

@@ -8,17 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TypeVar
 
 import typer
 
 from mcastsocks.address import Endpoint, parse_endpoint, parse_group, parse_port, to_sockaddr
-from mcastsocks.client import RelayUrl
+from mcastsocks.client import ClientConfig, RelayUrl
 from mcastsocks.client.names import endpoint
 from mcastsocks.client.terms import source_options
 
 _T = TypeVar("_T")
 _MOST_PORTS = 64
+DEFAULT_RELAY = "socks5://127.0.0.1:1080"
 
 
 class Format(StrEnum):
@@ -34,8 +36,15 @@ def _or_usage(parse: Callable[[str], _T], text: str, parameter: str) -> _T:
         raise typer.BadParameter(str(error), param_hint=parameter) from None
 
 
-def relay_url(text: str) -> RelayUrl:
-    return _or_usage(RelayUrl.parse, text, "--relay")
+def relay_url(text: str | None, config: ClientConfig) -> RelayUrl:
+    """The one asked for, or that of the configuration, or the one for trying things."""
+    if text is None and config.relay is not None:
+        return config.relay
+    return _or_usage(RelayUrl.parse, text if text is not None else DEFAULT_RELAY, "--relay")
+
+
+def client_config(file: Path | None) -> ClientConfig:
+    return ClientConfig.load(file) if file is not None else ClientConfig()
 
 
 def groups(text: str) -> list[Endpoint]:

@@ -7,15 +7,19 @@ async with connect("socks5://alice:secret@fw.example") as relay:
 """
 
 from mcastsocks.client.association import Association, Datagram
+from mcastsocks.client.config import ClientConfig
 from mcastsocks.client.relay import Relay, connect, list_features
 from mcastsocks.client.url import RelayUrl
-from mcastsocks.errors import ConnectionLost, LoginRefused, RelayError, RequestRefused
+from mcastsocks.errors import ConnectionLost, LoginRefused, NotConfirmed, NotRelayed, RelayError, RequestRefused
 
 __all__ = [
     "Association",
+    "ClientConfig",
     "ConnectionLost",
     "Datagram",
     "LoginRefused",
+    "NotConfirmed",
+    "NotRelayed",
     "Relay",
     "RelayError",
     "RelayUrl",

@@ -16,7 +16,7 @@ from mcastsocks.errors import ConnectionLost, RelayError
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, Flags
 
 if TYPE_CHECKING:
-    from mcastsocks.client.relay import Relay
+    from mcastsocks.client.relay import Confirm, Relay
 
 QUEUED_DATAGRAMS = 4096
 
@@ -98,16 +98,18 @@ class Association:
                     return
                 raise
 
-    async def add(self, *, receive: bool = False, send: bool = False, ttl: int = 1) -> None:
-        """Add a direction; with send=True for a group, its TTL. Raises RequestRefused."""
-        await self._relay.rebind(self, self.terms.with_directions(directions(receive, send), ttl))
+    async def add(
+        self, *, receive: bool = False, send: bool = False, ttl: int = 1, confirm: Confirm | None = None
+    ) -> None:
+        """Add a direction; with send=True for a group, as Relay.sender does. Raises what that raises."""
+        await self._relay.rebind(self, self.terms.with_directions(directions(receive, send), ttl), confirm)
 
     async def set_sources(self, sources: Sequence[str] = (), *, excluding: Sequence[str] = ()) -> None:
         """Receive the group from these sources only, or from all but some. Raises RequestRefused."""
         await self._relay.rebind(self, self.terms.with_sources(sources, excluding))
 
     async def set_ttl(self, ttl: int) -> None:
-        """Another TTL for what is sent to the group. Raises RequestRefused."""
+        """Another TTL for what is sent to the group. Raises RequestRefused, NotRelayed."""
         await self._relay.set_ttl(self, ttl)
 
     async def release(self, *, receive: bool = False, send: bool = False) -> None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from mcastsocks.address import UNSPECIFIED_V4, UNSPECIFIED_V6, Endpoint, to_sockaddr
 from mcastsocks.client import names, terms
 from mcastsocks.client.association import Association
+from mcastsocks.client.config import ClientConfig
 from mcastsocks.client.connection import DEAD_RELAY_S, Connection, in_time, reason
 from mcastsocks.client.endpoint import ClientEndpoint, split_source
 from mcastsocks.client.paths import ChannelPath, Path, PlainPath, UdpPath
 from mcastsocks.client.requests import Requests
 from mcastsocks.client.terms import Terms
 from mcastsocks.client.url import RelayUrl
-from mcastsocks.errors import ConnectionLost, RelayError, RequestRefused, WireError
+from mcastsocks.errors import ConnectionLost, NotConfirmed, RelayError, RequestRefused, WireError
 from mcastsocks.protocol.client import DatagramEncapsulated, ReplyReceived
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Encapsulated, Flags, UdpCommand
 from mcastsocks.wire.features import Extension, FeatureList
 from mcastsocks.wire.replies import ReplyCode
 
 _T = TypeVar("_T")
+
+Confirm = Callable[[Endpoint, int], Awaitable[bool]]
+"""Asked whether to send to a group with a TTL, before the relay is (mcast §6)."""
 
 _FEATURES_SHARE = 1 / 3
 """Of the time to connect: a relay that leaves LIST-FEATURES unanswered still has to be entered without it."""
@@ -35,14 +39,17 @@ _HELLO_FIRST_S, _HELLO_LAST_S = 0.5, 15.0
 
 @asynccontextmanager
 async def connect(
-    url: str | RelayUrl,
+    url: str | RelayUrl | None = None,
     *,
+    config: ClientConfig | None = None,
     timeout_s: float = 10.0,
     dead_relay_s: int = DEAD_RELAY_S,
     ask_features: bool = True,
     fragment_above: int | None = None,
 ) -> AsyncIterator[Relay]:
     """A relay to ask things of; leaving the block closes everything.
+
+    `config` says for which groups and TTLs the relay is used, and which relay where there is no `url`.
 
     With `ask_features` it is asked first what it can do. One that does not know that question costs a second
     connection, unless it is known not to. Datagrams of more than `fragment_above` octets, header included, are sent in
@@ -51,12 +58,12 @@ async def connect(
 
     Raises ConnectionLost, LoginRefused or RequestRefused when the relay cannot be had, ValueError for a bad URL.
     """
-    relay = await Relay.open(
-        Connection(RelayUrl.parse(url) if isinstance(url, str) else url, dead_relay_s),
-        timeout_s,
-        ask_features,
-        fragment_above,
-    )
+    config = config or ClientConfig()
+    wanted = RelayUrl.parse(url) if isinstance(url, str) else url or config.relay
+    if wanted is None:
+        raise ValueError(f"no relay is named, neither here nor in the configuration ({config.place('relay')})")
+    connection = Connection(wanted, dead_relay_s)
+    relay = await Relay.open(connection, timeout_s, ask_features, fragment_above, config)
     try:
         yield relay
     finally:
@@ -91,11 +98,17 @@ class Relay:
     """
 
     def __init__(
-        self, connection: Connection, endpoint: ClientEndpoint, timeout_s: float, fragment_above: int | None
+        self,
+        connection: Connection,
+        endpoint: ClientEndpoint,
+        timeout_s: float,
+        fragment_above: int | None,
+        config: ClientConfig,
     ) -> None:
         self.url = connection.url
         self.features = connection.features
         self.endpoint = endpoint
+        self.config = config
         self._connection = connection
         self._timeout_s = timeout_s
         self._fragment_above = fragment_above
@@ -108,13 +121,18 @@ class Relay:
 
     @classmethod
     async def open(
-        cls, connection: Connection, timeout_s: float, ask_features: bool, fragment_above: int | None
+        cls,
+        connection: Connection,
+        timeout_s: float,
+        ask_features: bool,
+        fragment_above: int | None,
+        config: ClientConfig,
     ) -> Relay:
         try:
             async with in_time(connection.url, timeout_s):
                 await connection.enter(ask_features=ask_features, features_timeout_s=timeout_s * _FEATURES_SHARE)
                 endpoint = await ClientEndpoint.open(connection.sockname)
-                return cls(connection, endpoint, timeout_s, fragment_above)
+                return cls(connection, endpoint, timeout_s, fragment_above, config)
         except BaseException:
             await connection.close()
             raise
@@ -144,14 +162,23 @@ class Relay:
     ) -> Association:
         """Receive what is sent to a group, from these sources only or from all but some.
 
-        Raises RequestRefused, ValueError for sources that are none, RelayError when the relay filters no sources.
+        Raises RequestRefused, ValueError for sources that are none, RelayError when the relay filters no sources,
+        NotRelayed for a group that the configuration leaves out.
         """
-        wanted = terms.receiving(sources, excluding, over_tcp=over_tcp)
-        return await self._bind(names.endpoint(group, port), wanted)
+        wanted, remote = terms.receiving(sources, excluding, over_tcp=over_tcp), names.endpoint(group, port)
+        self.config.check(remote)
+        return await self._bind(remote, wanted)
 
-    async def sender(self, group: str, port: int, *, ttl: int = 1, over_tcp: bool = False) -> Association:
-        """Send to a group, `ttl` hops far on the other side of the relay. Raises RequestRefused."""
-        return await self._bind(names.endpoint(group, port), terms.sending(ttl, over_tcp=over_tcp))
+    async def sender(
+        self, group: str, port: int, *, ttl: int = 1, over_tcp: bool = False, confirm: Confirm | None = None
+    ) -> Association:
+        """Send to a group, `ttl` hops far on the other side of the relay, if `confirm` agrees.
+
+        Raises RequestRefused, NotRelayed for a group or TTL that the configuration leaves out, NotConfirmed.
+        """
+        wanted, remote = terms.sending(ttl, over_tcp=over_tcp), names.endpoint(group, port)
+        await self._may_send(remote, wanted, confirm)
+        return await self._bind(remote, wanted)
 
     async def close(self) -> None:
         """Close the channel: the relay releases everything that was opened on it."""
@@ -164,8 +191,10 @@ class Relay:
 
     # What associations ask for
 
-    async def rebind(self, association: Association, wanted: Terms) -> None:
+    async def rebind(self, association: Association, wanted: Terms, confirm: Confirm | None = None) -> None:
         """Ask for what is wanted on top of what an association has."""
+        if wanted.is_group and Flags.SEND_TO in wanted.flags:
+            await self._may_send(association.remote, wanted, confirm)
         request = self._request(association.aid, association.local, association.remote, wanted)
         await self._ask(request, lambda reply: association.granted(wanted, reply))
 
@@ -174,7 +203,10 @@ class Relay:
         await self._ask(request, lambda _: association.released(directions), f"releasing {association.remote}")
 
     async def set_ttl(self, association: Association, ttl: int) -> None:
-        request = ControlRequest(UdpCommand.SET_TTL, self._requests.tid(), association.aid, ttl=terms.hops(ttl))
+        hops = terms.hops(ttl)
+        if association.terms.is_group:
+            self.config.check(association.remote, hops)
+        request = ControlRequest(UdpCommand.SET_TTL, self._requests.tid(), association.aid, ttl=hops)
         await self._ask(request, lambda _: None, f"TTL {ttl} for {association.remote}")
 
     def forget(self, association: Association) -> None:
@@ -237,6 +269,16 @@ class Relay:
             raise lost from None
         finally:
             answer.cancel()
+
+    async def _may_send(self, group: Endpoint, wanted: Terms, confirm: Confirm | None) -> None:
+        """Raises NotRelayed or NotConfirmed."""
+        self.config.check(group, wanted.ttl)
+        if confirm is not None:
+            if not await confirm(group, wanted.ttl):
+                raise NotConfirmed(f"sending to {group} was not confirmed")
+        elif self.config.confirm_sending:
+            place = self.config.place("confirm_sending")
+            raise NotConfirmed(f"sending to {group} has to be confirmed ({place}), and there is nobody to ask")
 
     async def _bind(self, remote: Endpoint, wanted: Terms) -> Association:
         """Name our own endpoint; when the relay sees another address of us, let it learn (a NAT is between)."""

@@ -27,7 +27,8 @@ Command = Callable[..., Ran]
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """`command("check", "-c", FILE)` in a folder of its own; `stdin` is a pipe."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MCASTSOCKS_RELAY", raising=False)
+    for name in ("MCASTSOCKS_RELAY", "MCASTSOCKS_CLIENT"):
+        monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: str, stdin: str = "") -> Ran:
         monkeypatch.setattr(sys, "argv", ["mcastsocks", *arguments])

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mcastsocks.address import Endpoint, from_sockaddr
-from mcastsocks.client import ConnectionLost, LoginRefused, Relay, RequestRefused, connect
+from mcastsocks.client import ClientConfig, ConnectionLost, LoginRefused, Relay, RequestRefused, connect
 from mcastsocks.errors import RelayError
 from mcastsocks.wire.control import ControlReply, ControlRequest, Flags, parse_message
 from mcastsocks.wire.features import Extension
@@ -30,6 +30,7 @@ async def against(
     ask_features: bool = True,
     timeout_s: float = 2,
     ended: asyncio.Event | None = None,
+    config: ClientConfig | None = None,
 ) -> list[str]:
     """A relay of a few lines: fixed octets in the negotiation, `answer` for control requests; what it was asked.
 
@@ -79,7 +80,8 @@ async def against(
     port = server.sockets[0].getsockname()[1]
     try:
         url = f"socks5://127.0.0.1:{port}"
-        async with asyncio.timeout(10), connect(url, timeout_s=timeout_s, ask_features=ask_features) as relay:
+        opening = connect(url, config=config, timeout_s=timeout_s, ask_features=ask_features)
+        async with asyncio.timeout(10), opening as relay:
             await use(relay)
     finally:
         server.close()

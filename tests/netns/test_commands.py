@@ -24,6 +24,9 @@ from tests.netns.test_groups import outside_sender
 
 ALICE = f"socks5://alice:secret@{INSIDE[4]}:1080"
 
+_ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(['sh', '-c', sys.argv[1]])))"
+"""Runs a shell command with a controlling terminal of its own; standard input is typed there."""
+
 
 class Command:
     """A mcastsocks command in a namespace, its standard error read as it comes."""
@@ -235,6 +238,53 @@ def test_send_cuts_a_stream_into_datagrams(lab: Lab, relay: RelayProcess) -> Non
     ):
         assert send.finish(bytes(3 * 1316 + 5))[0] == 0
         assert [len(receiver.recv(2000)) for _ in range(4)] == [1316, 1316, 1316, 5]
+
+
+def test_a_configured_client_uses_the_relay_for_its_groups_alone(lab: Lab, relay: RelayProcess, tmp_path: Path) -> None:
+    config = tmp_path / "client.toml"
+    config.write_text(f'relay = "{ALICE}"\ngroups = ["{GROUP[4]}"]\nttl = "2-16"\n')
+    group = (GROUP[4], 5520)
+    options = ("--client-config", str(config))
+    with (
+        command(lab.client, "join", f"{group[0]}:{group[1]}", *options, "--count", "1", relay="") as join,
+        outside_sender(lab, 4) as sender,
+    ):
+        join.wait_for("joined")
+        sender.sendto(b"from outside", group)
+        assert join.finish() == (0, b"from outside")
+    with command(lab.client, "join", "239.77.99.99:5520", *options, relay="") as join:
+        assert join.finish() == (1, b"")
+        where = f"is not reached through the relay ({config}: groups): it is on this network"
+        assert join.said == [f"mcastsocks: 239.77.99.99 {where}\n"]
+    with command(lab.client, "send", f"{group[0]}:{group[1]}", "--ttl", "17", *options, relay="") as send:
+        assert send.finish(b"x\n")[0] == 1
+        assert [line for line in send.said if f"({config}: ttl)" in line]
+
+
+@pytest.mark.parametrize(("typed", "code"), [("y", 0), ("n", 1)])
+def test_send_asks_on_the_terminal_while_standard_input_is_data(
+    lab: Lab, relay: RelayProcess, tmp_path: Path, typed: str, code: int
+) -> None:
+    config, data = tmp_path / "client.toml", tmp_path / "data"
+    config.write_text(f'relay = "{ALICE}"\nconfirm_sending = true\n')
+    data.write_bytes(b"one line\n")
+    to = f"{GROUP[4]}:5522"
+    send = f"{sys.executable} -m mcastsocks send {to} --client-config {config}"
+    with outside_receiver(lab, (GROUP[4], 5522)) as receiver:
+        terminal = lab.client.popen(
+            *(sys.executable, "-c", _ON_A_TERMINAL, f"{send} < {data}"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        output, _ = terminal.communicate(typed.encode() + b"\n", timeout=20)
+        assert f"send to {to} with TTL 1 through socks5://alice@{INSIDE[4]}:1080? [y/N] ".encode() in output
+        assert terminal.returncode == code, output
+        if typed == "n":
+            assert f"mcastsocks: sending to {to} was not confirmed".encode() in output
+            with command(lab.client, "send", to, "--client-config", str(config), "--yes", relay="") as answered:
+                assert answered.finish(b"one line\n")[0] == 0
+        assert receiver.recv(100) == b"one line"
+        receiver.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            receiver.recv(100)
 
 
 def test_a_refusal_is_one_line_and_exit_code_1(lab: Lab, relay: RelayProcess) -> None:
