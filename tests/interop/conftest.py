@@ -1,0 +1,23 @@
+"""Other people's programs, unmodified, on both sides of the relay; the hosts are those of tests/netns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.netns.conftest import _leave_nothing_behind, lab, relay, start_relay
+from tests.netns.lab import missing_packages
+
+__all__ = ["_leave_nothing_behind", "lab", "relay", "start_relay"]
+
+TEST_S = 15
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here, reason = Path(__file__).parent, missing_packages()
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_S))
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
