@@ -17,7 +17,8 @@ Ancillary = list[tuple[int, int, bytes]]
 class Forwarding:
     """`client` is None while the client's port has to be learnt, and for TCP-encapsulated associations.
 
-    `header` stands before every copy to the client; `outside` is None for what only receives a group.
+    `header` stands before every copy to the client; `outside` is None for what only receives a group, and `seen_as` is
+    the source that remotes and groups see.
     """
 
     entry: Entry
@@ -28,6 +29,7 @@ class Forwarding:
     ancillary: Ancillary = field(default_factory=list)
     hosts: frozenset[str] = frozenset()
     outside: socket.socket | None = None
+    seen_as: SockAddr = ()
     dgid: int = 0
     traffic: Traffic = field(default_factory=Traffic)
 

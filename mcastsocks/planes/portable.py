@@ -197,9 +197,9 @@ class PortablePlane(Switchboard):
             self._counters.sent_outside += 1
             forwarding.traffic.to_remote_datagrams += 1
             forwarding.traffic.to_remote_octets += octets
-        return self._copy_to_other_receivers(forwarding, outside, octets) if forwarding.is_group else 0
+        return self._copy_to_other_receivers(forwarding, octets) if forwarding.is_group else 0
 
-    def _copy_to_other_receivers(self, sender: Forwarding, outside: socket.socket, octets: int) -> int:
+    def _copy_to_other_receivers(self, sender: Forwarding, octets: int) -> int:
         """What a client sends to a group goes to the group's other receivers too (mcast §5.1).
 
         They are told, and judge by, what the group outside sees as its source.
@@ -207,7 +207,7 @@ class PortablePlane(Switchboard):
         group = self._groups.get(sender.entry.remote)
         if group is None:
             return 0
-        before, source = self._counters.copied, outside.getsockname()
+        before, source = self._counters.copied, sender.seen_as
         for receiver in group.receivers:
             if not receiver.is_same_client(sender) and receiver.admits(source[0]):
                 self._counters.copied += 1

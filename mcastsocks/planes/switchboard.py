@@ -40,6 +40,7 @@ class OutsideSocket:
     """What one client sends from, and the remotes that may answer there."""
 
     sock: socket.socket
+    sockaddr: SockAddr
     endpoint: Endpoint
     remotes: RemoteIndex = field(default_factory=RemoteIndex)
     users: int = 0
@@ -330,14 +331,14 @@ class Switchboard(ABC):
         key = _outside_key(forwarding.entry)
         outside = self._outside.get(key) or self._open_outside(key)
         outside.users += 1
-        forwarding.outside = outside.sock
+        forwarding.outside, forwarding.seen_as = outside.sock, outside.sockaddr
         return outside
 
     def _open_outside(self, key: OutsideKey) -> OutsideSocket:
         self._expect_room(1)
         sock = sockets.open_outside(self._interface, key[2])
-        outside = self._outside[key] = OutsideSocket(sock, sockets.own_endpoint(sock))
-        self._own.add(sock.getsockname())
+        outside = self._outside[key] = OutsideSocket(sock, sock.getsockname(), sockets.own_endpoint(sock))
+        self._own.add(outside.sockaddr)
         self._watch(partial(self._drain_outside, outside), sock)
         return outside
 
@@ -350,7 +351,7 @@ class Switchboard(ABC):
         outside.users -= 1
         if not outside.users:
             del self._outside[key]
-            self._own.discard(outside.sock.getsockname())
+            self._own.discard(outside.sockaddr)
             self._unwatch(outside.sock)
             outside.sock.close()
 

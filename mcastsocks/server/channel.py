@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 
 from mcastsocks.address import Endpoint, IPAddress
 from mcastsocks.rules.decide import Query, Verdict
@@ -90,8 +91,7 @@ class ControlChannel:
         judged = [(address, self._decide(inquiry, address)) for address in addresses]
         allowed = (each for each in judged if all(verdict.allowed for verdict in each[1].values()))
         address, verdicts = next(allowed, judged[0])
-        port = inquiry.target.port if inquiry.target is not None else inquiry.remote.port
-        target = Endpoint(address, port)
+        target = Endpoint(address, inquiry.remote.port)
         plan = bind.plan_bind(services.table, inquiry, target, verdicts, time.monotonic())
         if isinstance(plan, Refusal):
             self._refuse(plan, request)
@@ -108,13 +108,12 @@ class ControlChannel:
 
     def _decide(self, inquiry: Inquiry, address: IPAddress) -> dict[Flags, Verdict]:
         """A verdict for each direction asked; unicast is one action whatever the direction."""
-        port = inquiry.target.port if inquiry.target is not None else inquiry.remote.port
         name = inquiry.remote.host if isinstance(inquiry.remote.host, str) else None
         verdicts: dict[Flags, Verdict] = {}
         for direction, group_action in _GROUP_ACTION.items():
             if direction in inquiry.directions:
                 action = group_action if inquiry.multicast else Action.UDP
-                query = Query(self._user, self._channel.peer, action, address, port, name)
+                query = Query(self._user, self._channel.peer, action, address, inquiry.remote.port, name)
                 verdicts[direction] = self._services.rules.decide(query)
         return verdicts
 
@@ -163,8 +162,9 @@ class ControlChannel:
     def _record(
         self, event: str, association: Association, traffic: Traffic | None = None, reason: str | None = None
     ) -> None:
-        moved = traffic or Traffic()
-        ended = traffic is not None
+        moved = {}
+        if traffic is not None:
+            moved = {"duration_s": round(time.monotonic() - association.opened_at, 3), **asdict(traffic)}
         self._services.records.write(
             event,
             session=self._channel.number,
@@ -177,12 +177,7 @@ class ControlChannel:
             outside=str(association.outside) if association.outside else None,
             ttl=association.ttl or None,
             rule=" and ".join(association.rules),
-            duration_s=round(time.monotonic() - association.opened_at, 3) if ended else None,
-            to_remote_datagrams=moved.to_remote_datagrams if ended else None,
-            to_remote_octets=moved.to_remote_octets if ended else None,
-            to_client_datagrams=moved.to_client_datagrams if ended else None,
-            to_client_octets=moved.to_client_octets if ended else None,
-            dropped_datagrams=moved.dropped_datagrams if ended else None,
+            **moved,
             reason=reason,
         )
 
