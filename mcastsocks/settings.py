@@ -94,12 +94,22 @@ class Places:
 
     def __getitem__(self, location: Location) -> str:
         """`FILE:LINE: KEY`."""
-        return f"{self._name}:{self.line(location)}: {_key(location)}"
+        return f"{self._name}:{self.line(location)}: {_key(self._as_written(location))}"
 
     def line(self, location: Location) -> int:
         """Where it begins; for what is not there itself, the nearest key or table around it."""
+        location = self._as_written(location)
         depths = range(len(location), 0, -1)
         return next((self._lines[location[:depth]] for depth in depths if location[:depth] in self._lines), 1)
+
+
+    def _as_written(self, location: Location) -> Location:
+        """Without the index of a list that is written as its one table."""
+        written: Location = ()
+        for part in location:
+            if not isinstance(part, int) or (*written, part) in self._lines:
+                written += (part,)
+        return written
 
 
 def _key(location: Location) -> str:

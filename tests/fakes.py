@@ -82,7 +82,13 @@ class RecordingPlane:
         assert not self.closed, "a datagram for a closed plane"
         self.taken.append((channel, aid, data))
 
-    def renew(self, outside: Interface) -> int:
+    def speaks(self, via: str, version: int) -> bool:
+        return True
+
+    def renew(self, via: str, interface: Interface) -> int:
+        return 0
+
+    def renew_inside(self, interface: Interface) -> int:
         return 0
 
     def traffic(self, aid: int) -> Traffic | None:
@@ -115,6 +121,8 @@ class RecordingPlane:
                     ttl=entry.ttl,
                     sources=entry.sources,
                     reports_source=entry.reports_source,
+                    send_dscp=entry.send_dscp,
+                    receive_dscp=entry.receive_dscp,
                 )
                 assert moved == entry, f"entry {entry.aid:08x} changed its addresses"
                 self._insist_on_entry(entry)

@@ -31,7 +31,8 @@ def run(path: Path | None) -> None:
             raise
         console.print(f"mcastsocks {mcastsocks.__version__}, configuration: {escape(loaded.source)}")
         _explain(console, loaded.config)
-        console.print(f"outside {relay.outside.name}, plane {relay.plane_name}, {relay.descriptors}")
+        ways = ", ".join(outside.called for outside in loaded.config.outside)
+        console.print(f"outside {escape(ways)}, plane {relay.plane_name}, {relay.descriptors}")
         await relay.serve()
 
     asyncio.run(main())
@@ -41,11 +42,13 @@ def check(path: Path | None) -> None:
     """Everything that `relay` would check before it listens."""
     loaded = load_config(path)
     console = Console(highlight=False, soft_wrap=True)
-    outside = interfaces.configured_outside(loaded)
+    outsides = [interfaces.configured_outside(loaded, index) for index in range(len(loaded.config.outside))]
     console.print(f"{escape(loaded.source)}: valid")
     _explain(console, loaded.config)
-    addresses = " and ".join(str(each) for each in (outside.ipv4, outside.ipv6) if each)
-    console.print(f"outside {outside.name}: groups are joined there, and remotes see {addresses}")
+    for settings, outside in zip(loaded.config.outside, outsides, strict=True):
+        called = f"{settings.name}: " if settings.name else ""
+        addresses = " and ".join(str(each) for each in (outside.ipv4, outside.ipv6) if each)
+        console.print(f"outside {escape(called)}{outside.name}: groups are joined there, and remotes see {addresses}")
     console.print(str(descriptors.claim(loaded.config.limits)))
     if loaded.config.auth.users is not None:
         console.print(f"users: {len(loaded.users.users)}, teams: {len(loaded.users.teams)}")
@@ -90,4 +93,9 @@ def _ports(rule: Rule) -> str:
 
 
 def _limits(rule: Rule) -> str:
-    return f" | TTL up to {rule.max_ttl}" if rule.allow and rule.max_ttl < 255 else ""
+    if not rule.allow:
+        return ""
+    ttl = f" | TTL up to {rule.max_ttl}" if rule.max_ttl < 255 else ""
+    modes = f" | {', then '.join(mode.upper() for mode in rule.modes)}-mode" if rule.modes != ["mu"] else ""
+    via = f" | via {rule.via}" if rule.via is not None else ""
+    return ttl + modes + via + (f" | DSCP {rule.dscp}" if rule.dscp is not None else "")

@@ -6,11 +6,10 @@ import socket
 from dataclasses import dataclass, field
 
 from mcastsocks.address import SockAddr
-from mcastsocks.planes.sockets import ttl_message
 from mcastsocks.tables.changes import Entry, Traffic
 from mcastsocks.wire.datagram import HEADER, RSV_SOURCE
 
-Ancillary = list[tuple[int, int, bytes]]
+_ECN = 0x03
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +25,6 @@ class Forwarding:
     remote: SockAddr
     client: SockAddr | None
     header: bytes = b""
-    ancillary: Ancillary = field(default_factory=list)
     hosts: frozenset[str] = frozenset()
     outside: socket.socket | None = None
     seen_as: SockAddr = ()
@@ -44,7 +42,6 @@ class Forwarding:
         """Take over what may change: directions, TTL, sources, reports."""
         self.entry = entry
         self.header = HEADER.pack(RSV_SOURCE if entry.reports_source else 0, 0, 0, entry.aid)
-        self.ancillary = ttl_message(entry.remote.address.version, entry.ttl) if entry.ttl else []
         self.hosts = frozenset(str(source) for source in entry.sources.sources)
 
     @property
@@ -68,6 +65,16 @@ class Forwarding:
         """Another association of the same connection with the same endpoint (mcast §5.1: no copy to oneself)."""
         mine, its = self.entry, other.entry
         return (mine.channel, mine.client, self.client) == (its.channel, its.client, other.client)
+
+    def tos_outside(self, tos: int) -> int:
+        """The octet with DSCP and ECN of a datagram on its way out; ECN is always carried across."""
+        dscp = self.entry.send_dscp
+        return tos if dscp is None else dscp << 2 | tos & _ECN
+
+    def tos_inside(self, tos: int) -> int:
+        """The same towards the client."""
+        dscp = self.entry.receive_dscp
+        return tos if dscp is None else dscp << 2 | tos & _ECN
 
     def next_dgid(self) -> int:
         """1 to 65535 and round again: far more than can be under way at once."""

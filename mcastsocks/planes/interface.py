@@ -26,6 +26,14 @@ class Interface:
         return self.ipv4 if version == 4 else self.ipv6
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """One way out. What comes to a group there from `ignore_sources`, other relays on that border, is not relayed."""
+
+    interface: Interface
+    ignore_sources: frozenset[str] = frozenset()
+
+
 ChannelSink = Callable[[int, int, bytes], Sequence[int]]
 """Takes channel, AID and body of a datagram for a client that has its datagrams TCP-encapsulated. Returns the AIDs of
 those, perhaps this one, that were dropped because the client reads too slowly, oldest first."""
@@ -40,15 +48,13 @@ def no_channels(channel: int, aid: int, body: bytes) -> Sequence[int]:
 class PlaneOptions:
     """`fragment_above` is the largest UDP payload sent to a client, in octets; None: what UDP carries.
 
-    `inside` is where MM-mode takes and gives group datagrams, with `inside_ttl` hops; None: no MM-mode. What comes
-    to a group from one of `ignore_sources` is not relayed.
+    `inside` is where MM-mode takes and gives group datagrams, with `inside_ttl` hops; None: no MM-mode.
     """
 
     max_sockets: int
     fragment_above: int | None = None
     inside: Interface | None = None
     inside_ttl: int = 1
-    ignore_sources: frozenset[str] = frozenset()
     reassembly: ReassemblyLimits = field(default_factory=ReassemblyLimits)
     sink: ChannelSink = no_channels
 
@@ -67,11 +73,17 @@ class Plane(Protocol):
     def take(self, channel: int, aid: int, data: bytes) -> None:
         """A datagram that a client sent over its control channel."""
 
-    def renew(self, outside: Interface) -> int:
-        """Links or addresses have changed: join again what the kernel has forgotten; how many groups that were.
+    def speaks(self, via: str, version: int) -> bool:
+        """Whether an outside has an address of that IP version now."""
+
+    def renew(self, via: str, interface: Interface) -> int:
+        """Links or addresses outside have changed: join again what the kernel has forgotten; how many groups that were.
 
         Raises OSError when that cannot be done now.
         """
+
+    def renew_inside(self, interface: Interface) -> int:
+        """The same for the inside interface of MM-mode."""
 
     def traffic(self, aid: int) -> Traffic | None:
         """What an association moved so far."""

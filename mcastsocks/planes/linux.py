@@ -13,7 +13,11 @@ from mcastsocks.address import Endpoint, IPAddress
 
 IP_MULTICAST_ALL = 49  # include/uapi/linux/in.h
 IPV6_MULTICAST_ALL = 29  # include/uapi/linux/in6.h
+IP_RECVTOS = 13
+IP_UNICAST_IF = 50
+IPV6_UNICAST_IF = 76
 SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; needs CAP_NET_ADMIN
+SO_BINDTOIFINDEX = 62
 
 MCAST_JOIN_GROUP = 42  # include/uapi/linux/in.h, for both families (RFC 3678 §5)
 MCAST_LEAVE_GROUP = 45
@@ -28,6 +32,7 @@ _GROUP_FILTER = struct.Struct("@I4x128sII")  # gf_interface, gf_group, gf_fmode,
 _SOCKADDR_IN = struct.Struct("@HH4s")  # sin_family, sin_port, sin_addr
 _SOCKADDR_IN6 = struct.Struct("@HHI16sI")  # sin6_family, sin6_port, sin6_flowinfo, sin6_addr, sin6_scope_id
 INT = struct.Struct("@i")
+NETWORK_INT = struct.Struct("!i")
 
 
 def ip_mreqn(group: bytes, interface_index: int) -> bytes:

@@ -9,14 +9,14 @@ is on one socket only, so nothing comes in twice, and a socket's filter is chang
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
 from mcastsocks.address import Endpoint, IPAddress
 from mcastsocks.planes import linux, sockets
 from mcastsocks.planes.interface import Interface
+from mcastsocks.planes.quota import Quota
 from mcastsocks.tables.filters import SourceFilter
 
 _MAX_SOURCES = {4: (Path("/proc/sys/net/ipv4/igmp_max_msf"), 10), 6: (Path("/proc/sys/net/ipv6/mld_max_msf"), 64)}
@@ -33,8 +33,9 @@ class _Share:
 class Membership:
     """`opened` is told of each socket to read from, `closing` of each to read it empty before it is closed."""
 
-    def __init__(self, group: Endpoint, outside: Interface) -> None:
-        self._group, self._outside = group, outside
+    def __init__(self, group: Endpoint, interface: Interface, quota: Quota) -> None:
+        self._group, self._interface, self._quota = group, interface, quota
+        self._wanted: SourceFilter | None = None
         self.opened: Callable[[socket.socket], None] = _nobody
         self.closing: Callable[[socket.socket], None] = _nobody
         self._shares: list[_Share] = []
@@ -43,9 +44,9 @@ class Membership:
     def sockets(self) -> int:
         return len(self._shares)
 
-    def sockets_for(self, wanted: SourceFilter) -> int:
-        """How many sockets a filter will take."""
-        return len(self._parts(wanted))
+    def is_held(self, by_the_kernel: Container[IPAddress]) -> bool:
+        """Whether the kernel, which says what it holds on the interface, has all that is wanted."""
+        return bool(self._shares) and self._group.address in by_the_kernel
 
     def update(self, wanted: SourceFilter) -> None:
         """Have the kernel let in what is wanted. Raises OSError, and everything is as it was."""
@@ -55,16 +56,14 @@ class Membership:
         except OSError:
             self._become(before)
             raise
+        self._wanted = wanted
 
     def renew(self, interface: Interface) -> None:
-        """Join again where the kernel forgot: the interface, or its last address, was gone. Raises OSError."""
-        for share in self._shares:
-            with suppress(OSError):  # only the socket still remembers
-                request = linux.group_req(self._outside.index, self._group)
-                share.sock.setsockopt(linux.level_of(self._group), linux.MCAST_LEAVE_GROUP, request)
-        self._outside = interface
-        for share in self._shares:
-            self._join(share.sock, share.part)
+        """Join anew where the kernel forgot: the interface, or its last address, was gone. Raises OSError."""
+        self._become([])
+        self._interface = interface
+        if self._wanted is not None:
+            self._become(self._parts(self._wanted))
 
     def close(self) -> None:
         self._become([])
@@ -72,11 +71,11 @@ class Membership:
     def _become(self, parts: list[SourceFilter]) -> None:
         """New sockets first and surplus ones last: what stays wanted has a socket all the time."""
         for part in parts[len(self._shares) :]:
-            sock = sockets.open_group(self._group, self._outside)
+            sock = self._open()
             try:
                 self._join(sock, part)
             except OSError:
-                sock.close()
+                self._close(sock)
                 raise
             self._shares.append(_Share(sock, part))
             self.opened(sock)
@@ -87,7 +86,19 @@ class Membership:
         while len(self._shares) > len(parts):
             surplus = self._shares.pop()
             self.closing(surplus.sock)
-            surplus.sock.close()
+            self._close(surplus.sock)
+
+    def _open(self) -> socket.socket:
+        self._quota.take()
+        try:
+            return sockets.open_group(self._group, self._interface)
+        except OSError:
+            self._quota.give_back()
+            raise
+
+    def _close(self, sock: socket.socket) -> None:
+        sock.close()
+        self._quota.give_back()
 
     def _parts(self, wanted: SourceFilter) -> list[SourceFilter]:
         """A filter for each socket. Sources keep their socket where they can; too long an exclusion is cut short."""
@@ -108,15 +119,15 @@ class Membership:
         level = linux.level_of(self._group)
         if part.include:
             first = min(part.sources, key=int)
-            request = linux.group_source_req(self._outside.index, self._group, first)
+            request = linux.group_source_req(self._interface.index, self._group, first)
             sock.setsockopt(level, linux.MCAST_JOIN_SOURCE_GROUP, request)
         else:
-            sock.setsockopt(level, linux.MCAST_JOIN_GROUP, linux.group_req(self._outside.index, self._group))
+            sock.setsockopt(level, linux.MCAST_JOIN_GROUP, linux.group_req(self._interface.index, self._group))
         if len(part.sources) > part.include:
             self._set(sock, part)
 
     def _set(self, sock: socket.socket, part: SourceFilter) -> None:
-        request = linux.group_filter(self._outside.index, self._group, part.include, sorted(part.sources, key=int))
+        request = linux.group_filter(self._interface.index, self._group, part.include, sorted(part.sources, key=int))
         sock.setsockopt(linux.level_of(self._group), linux.MCAST_MSFILTER, request)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Mapping
 
 from mcastsocks.address import SockAddr, from_sockaddr, to_sockaddr
-from mcastsocks.planes import slow_path
+from mcastsocks.planes import slow_path, sockets
 from mcastsocks.planes.counters import DropReason
 from mcastsocks.planes.forwarding import Forwarding
-from mcastsocks.planes.interface import Interface, PlaneOptions
+from mcastsocks.planes.groups import Group, InsideGroup
+from mcastsocks.planes.interface import Outside, PlaneOptions
+from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.planes.slow_path import Course
-from mcastsocks.planes.switchboard import Group, InsideGroup, OutsideSocket, Switchboard
+from mcastsocks.planes.switchboard import Switchboard
 from mcastsocks.wire.datagram import (
     HEADER,
     HEADER_OCTETS,
@@ -46,8 +49,8 @@ class PortablePlane(Switchboard):
 
     name = "portable"
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, outside: Interface, options: PlaneOptions) -> None:
-        super().__init__(loop, outside, options)
+    def __init__(self, loop: asyncio.AbstractEventLoop, outsides: Mapping[str, Outside], options: PlaneOptions) -> None:
+        super().__init__(loop, outsides, options)
         self._view = memoryview(bytearray(_DATA + _BUFFER_OCTETS))
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -75,7 +78,7 @@ class PortablePlane(Switchboard):
         while budget > 0:
             budget -= 1
             try:
-                octets, source = sock.recvfrom_into(view)
+                octets, source, tos = sockets.receive_into(sock, view)
             except OSError:  # nothing more, or an error left over from a datagram that was sent
                 return
             counters.received_inside += 1
@@ -91,9 +94,9 @@ class PortablePlane(Switchboard):
             if rsv or frag or not forwarding.takes_datagrams or source != forwarding.client:
                 course = slow_path.judge(forwarding, rsv, frag, source, octets)
             if course is Course.RELAY:
-                budget -= self._to_remote(forwarding, octets - HEADER_OCTETS)
+                budget -= self._to_remote(forwarding, octets - HEADER_OCTETS, tos)
             elif course is Course.REASSEMBLE:
-                budget -= self._reassemble(forwarding, dgid, frag, bytes(view[HEADER_OCTETS:octets]))
+                budget -= self._reassemble(forwarding, dgid, frag, bytes(view[HEADER_OCTETS:octets]), tos)
             elif course is Course.HELLO:
                 counters.hellos += 1
             else:
@@ -103,7 +106,7 @@ class PortablePlane(Switchboard):
         """To the one association that expects it."""
         for _ in range(_BUDGET):
             try:
-                octets, source = outside.sock.recvfrom_into(self._view[_DATA:])
+                octets, source, tos = sockets.receive_into(outside.sock, self._view[_DATA:])
             except OSError:
                 return
             self._counters.received_outside += 1
@@ -111,7 +114,7 @@ class PortablePlane(Switchboard):
             if aid is None:
                 self._counters.drops[DropReason.UNEXPECTED_REMOTE] += 1
             else:
-                self._to_client(self._forwardings[aid], octets, source)
+                self._to_client(self._forwardings[aid], octets, source, tos)
 
     def _drain_group(self, group: Group, sock: socket.socket) -> None:
         """To everyone who receives it, from that sender."""
@@ -119,14 +122,14 @@ class PortablePlane(Switchboard):
         while budget > 0:
             budget -= 1
             try:
-                octets, source = sock.recvfrom_into(self._view[_DATA:])
+                octets, source, tos = sockets.receive_into(sock, self._view[_DATA:])
             except OSError:
                 return
             counters.received_outside += 1
             if source in self._own:
                 counters.drops[DropReason.OWN_DATAGRAM] += 1
                 continue
-            if source[0] in self._options.ignore_sources:
+            if source[0] in group.outside.ignore_sources:
                 counters.drops[DropReason.IGNORED_SOURCE] += 1
                 continue
             receivers = [receiver for receiver in group.receivers if receiver.admits(source[0])]
@@ -136,9 +139,9 @@ class PortablePlane(Switchboard):
             budget -= len(receivers)
             counters.copied += len(receivers) + bool(group.listeners) - 1
             for receiver in receivers:
-                self._to_client(receiver, octets, source)
+                self._to_client(receiver, octets, source, tos)
             if group.listeners:
-                self._multicast_inside(group, octets)
+                self._multicast_inside(group, octets, tos)
 
     def _drain_inside_group(self, group: InsideGroup, sock: socket.socket) -> None:
         """Out to the same group, if its sender may (MM-mode: mcast §5.1)."""
@@ -146,7 +149,7 @@ class PortablePlane(Switchboard):
         while budget > 0:
             budget -= 1
             try:
-                octets, source = sock.recvfrom_into(self._view[_DATA:])
+                octets, source, tos = sockets.receive_into(sock, self._view[_DATA:])
             except OSError:
                 return
             counters.received_inside += 1
@@ -157,16 +160,16 @@ class PortablePlane(Switchboard):
             if sender is None:
                 counters.drops[DropReason.UNPERMITTED_SENDER] += 1
             else:
-                budget -= self._to_remote(sender, octets)
+                budget -= self._to_remote(sender, octets, tos)
 
-    def _reassemble(self, forwarding: Forwarding, dgid: int, frag: int, body: bytes) -> int:
+    def _reassemble(self, forwarding: Forwarding, dgid: int, frag: int, body: bytes, tos: int) -> int:
         """Relay what has become whole; how many copies that was."""
         most, now = UDP_PAYLOAD_OCTETS[forwarding.entry.remote.address.version], self._loop.time()
         self._counters.pieces += 1
         whole = self._reassembly.add(forwarding.entry.aid, dgid, frag, body, most, now)
         if whole is not None:
             self._counters.reassembled += 1
-            return self._put_to_remote(forwarding, whole)
+            return self._put_to_remote(forwarding, whole, tos)
         if self._expiry is None:
             self._expiry = self._loop.call_later(self._options.reassembly.timeout_s, self._expire)
         return 0
@@ -177,52 +180,50 @@ class PortablePlane(Switchboard):
         again = len(self._reassembly) > 0
         self._expiry = self._loop.call_later(self._options.reassembly.timeout_s, self._expire) if again else None
 
-    def _put_to_remote(self, forwarding: Forwarding, data: bytes) -> int:
+    def _put_to_remote(self, forwarding: Forwarding, data: bytes, tos: int = 0) -> int:
         """The same for data that did not come by a socket's buffer."""
         self._view[_DATA : _DATA + len(data)] = data
-        return self._to_remote(forwarding, len(data))
+        return self._to_remote(forwarding, len(data), tos)
 
-    def _to_remote(self, forwarding: Forwarding, octets: int) -> int:
+    def _to_remote(self, forwarding: Forwarding, octets: int, tos: int) -> int:
         """Send the data in the buffer, and the copies of it that a group's other receivers get; how many those are."""
         outside, data = forwarding.outside, self._view[_DATA : _DATA + octets]
         assert outside is not None, "an entry that sends has an outside socket"
         try:
-            if forwarding.ancillary:
-                outside.sendmsg([data], forwarding.ancillary, 0, forwarding.remote)
-            else:
-                outside.sendto(data, forwarding.remote)
+            sockets.send(outside, data, forwarding.remote, forwarding.entry.ttl, forwarding.tos_outside(tos))
         except OSError as error:
             self._drop(forwarding, _DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED))
         else:
             self._counters.sent_outside += 1
             forwarding.traffic.to_remote_datagrams += 1
             forwarding.traffic.to_remote_octets += octets
-        return self._copy_to_other_receivers(forwarding, octets) if forwarding.is_group else 0
+        return self._copy_to_other_receivers(forwarding, octets, tos) if forwarding.is_group else 0
 
-    def _copy_to_other_receivers(self, sender: Forwarding, octets: int) -> int:
+    def _copy_to_other_receivers(self, sender: Forwarding, octets: int, tos: int) -> int:
         """What a client sends to a group goes to the group's other receivers too (mcast §5.1).
 
         They are told, and judge by, what the group outside sees as its source.
         """
-        group = self._groups.get(sender.entry.remote)
+        group = self._groups.get((sender.entry.via, sender.entry.remote))
         if group is None:
             return 0
-        before, source = self._counters.copied, sender.seen_as
+        before, source, tos = self._counters.copied, sender.seen_as, sender.tos_outside(tos)
         for receiver in group.receivers:
             if not receiver.is_same_client(sender) and receiver.admits(source[0]):
                 self._counters.copied += 1
-                self._to_client(receiver, octets, source)
+                self._to_client(receiver, octets, source, tos)
         if group.listeners and not sender.entry.mm:  # an MM sender was heard inside already
             self._counters.copied += 1
-            self._multicast_inside(group, octets)
+            self._multicast_inside(group, octets, tos)
         return self._counters.copied - before
 
-    def _multicast_inside(self, group: Group, octets: int) -> None:
+    def _multicast_inside(self, group: Group, octets: int, tos: int) -> None:
         """The data in the buffer on the same group, without a header; one datagram for all who listen."""
         listener = group.listeners[0]
         voice = self._inside_voices[listener.entry.remote.address.version]
         try:
-            voice.sendto(self._view[_DATA : _DATA + octets], to_sockaddr(listener.entry.remote))
+            data, to = self._view[_DATA : _DATA + octets], to_sockaddr(listener.entry.remote)
+            sockets.send(voice, data, to, tos=listener.tos_inside(tos))
         except OSError as error:
             self._counters.drops[_DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED)] += 1
             return
@@ -231,7 +232,7 @@ class PortablePlane(Switchboard):
             listener.traffic.to_client_datagrams += 1
             listener.traffic.to_client_octets += octets
 
-    def _to_client(self, forwarding: Forwarding, octets: int, source: SockAddr) -> None:
+    def _to_client(self, forwarding: Forwarding, octets: int, source: SockAddr, tos: int) -> None:
         """Send the data in the buffer behind the header, and behind its source where that is reported."""
         start = _DATA
         if forwarding.entry.reports_source:
@@ -246,25 +247,25 @@ class PortablePlane(Switchboard):
             return
         start -= HEADER_OCTETS
         self._view[start : start + HEADER_OCTETS] = forwarding.header
-        datagram = self._view[start : _DATA + octets]
+        datagram, tos = self._view[start : _DATA + octets], forwarding.tos_inside(tos)
         try:
             if len(datagram) <= self._room(forwarding):
-                forwarding.inside.sendto(datagram, forwarding.client)
+                sockets.send(forwarding.inside, datagram, forwarding.client, tos=tos)
             else:
-                self._send_in_pieces(forwarding, datagram[HEADER_OCTETS:], forwarding.client)
+                self._send_in_pieces(forwarding, datagram[HEADER_OCTETS:], forwarding.client, tos)
         except OSError as error:
             self._drop(forwarding, _DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED))
             return
         self._count_to_client(forwarding, octets)
 
-    def _send_in_pieces(self, forwarding: Forwarding, body: memoryview, client: SockAddr) -> None:
+    def _send_in_pieces(self, forwarding: Forwarding, body: memoryview, client: SockAddr, tos: int) -> None:
         """Raises OSError when a piece cannot be sent; those behind it are not tried."""
         room, entry = self._room(forwarding), forwarding.entry
         pieces = fragments(forwarding.header[0], forwarding.next_dgid(), entry.aid, body, room)
         if pieces is None:
             raise OSError(errno.EMSGSIZE, "more pieces than positions")
         for piece in pieces:
-            forwarding.inside.sendto(piece, client)
+            sockets.send(forwarding.inside, piece, client, tos=tos)
 
     def _room(self, forwarding: Forwarding) -> int:
         """The largest UDP payload that goes to this client."""

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from contextlib import suppress
+from functools import lru_cache
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr, to_sockaddr
 from mcastsocks.planes import linux
 from mcastsocks.planes.interface import Interface
 
 RECEIVE_BUFFER_OCTETS = 4 << 20
+_ANCILLARY_OCTETS = socket.CMSG_SPACE(linux.INT.size)
+_ANCILLARY_OF = {
+    4: (socket.IPPROTO_IP, socket.IP_TTL, socket.IP_TOS),
+    6: (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, socket.IPV6_TCLASS),
+}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -18,11 +25,21 @@ def _open(version: int) -> socket.socket:
     sock = socket.socket(_FAMILY[version], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     if version == 6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    _ask_for_marks(sock, version)
     try:  # beyond net.core.rmem_max, which only a privileged process may
         sock.setsockopt(socket.SOL_SOCKET, linux.SO_RCVBUFFORCE, RECEIVE_BUFFER_OCTETS)
     except OSError:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_OCTETS)
     return sock
+
+
+def _ask_for_marks(sock: socket.socket, version: int) -> None:
+    """DSCP and ECN of every datagram that comes in, where the system tells them."""
+    with suppress(OSError):
+        if version == 4:
+            sock.setsockopt(socket.IPPROTO_IP, linux.IP_RECVTOS, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
 
 
 def open_inside(endpoint: Endpoint, zone: int = 0) -> socket.socket:
@@ -37,18 +54,16 @@ def open_inside(endpoint: Endpoint, zone: int = 0) -> socket.socket:
 
 
 def open_outside(outside: Interface, version: int) -> socket.socket:
-    """A socket on a port of its own that sends to remotes and groups from the outside address.
+    """A socket on a port of its own that sends to remotes and groups from an interface's address.
 
-    The interface for groups is always named: without it they leave by the default route. Loopback of multicast
-    stays on, so that programs on the relay's host hear what clients send. Raises OSError (EAFNOSUPPORT when the
-    outside interface has no address of that version).
+    Loopback of multicast stays on, so that programs on the relay's host hear what clients send. Raises OSError
+    (EAFNOSUPPORT when the interface has no address of that version).
     """
     address = outside.address(version)
     if address is None:
         raise OSError(errno.EAFNOSUPPORT, f"{outside.name} has no IPv{version} address")
     sock = _open(version)
     try:
-        set_multicast_interface(sock, version, outside)
         sock.bind(to_sockaddr(Endpoint(address, 0), outside.index if address.is_link_local else 0))
     except OSError:
         sock.close()
@@ -59,8 +74,8 @@ def open_outside(outside: Interface, version: int) -> socket.socket:
 def open_group(group: Endpoint, interface: Interface) -> socket.socket:
     """A socket that receives one group and nothing else, once it is joined; closing it leaves the group.
 
-    It is bound to the group's address and port, and MULTICAST_ALL is off, so that neither unicast, nor another
-    group, nor the same group joined by another program on another interface comes in. Raises OSError.
+    It is bound to the group's address and port and, for IPv6, to the interface; for IPv4 MULTICAST_ALL is off. So
+    neither unicast, nor another group, nor the same group joined on another interface comes in. Raises OSError.
     """
     version = group.address.version
     sock = _open(version)
@@ -70,6 +85,7 @@ def open_group(group: Endpoint, interface: Interface) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IP, linux.IP_MULTICAST_ALL, 0)
         else:
             sock.setsockopt(socket.IPPROTO_IPV6, linux.IPV6_MULTICAST_ALL, 0)
+            sock.setsockopt(socket.SOL_SOCKET, linux.SO_BINDTOIFINDEX, interface.index)
         sock.bind(to_sockaddr(group, interface.index))
     except OSError:
         sock.close()
@@ -78,11 +94,20 @@ def open_group(group: Endpoint, interface: Interface) -> socket.socket:
 
 
 def set_multicast_interface(sock: socket.socket, version: int, interface: Interface) -> None:
-    """Where a socket's datagrams to groups leave."""
+    """Where a socket's datagrams to groups leave; always named, or they go by the default route."""
     if version == 4:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, linux.ip_mreqn(bytes(4), interface.index))
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface.index)
+
+
+def set_unicast_interface(sock: socket.socket, version: int, interface: Interface) -> None:
+    """Where a socket's other datagrams leave, whatever the routing table prefers."""
+    index = linux.NETWORK_INT.pack(interface.index)
+    if version == 4:
+        sock.setsockopt(socket.IPPROTO_IP, linux.IP_UNICAST_IF, index)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, linux.IPV6_UNICAST_IF, index)
 
 
 def set_multicast_ttl(sock: socket.socket, version: int, ttl: int) -> None:
@@ -93,11 +118,24 @@ def set_multicast_ttl(sock: socket.socket, version: int, ttl: int) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
 
 
-def ttl_message(version: int, ttl: int) -> list[tuple[int, int, bytes]]:
-    """Ancillary data for sendmsg that sets the TTL or hop limit of one datagram."""
-    if version == 4:
-        return [(socket.IPPROTO_IP, socket.IP_TTL, linux.INT.pack(ttl))]
-    return [(socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, linux.INT.pack(ttl))]
+def receive_into(sock: socket.socket, view: memoryview) -> tuple[int, SockAddr, int]:
+    """One datagram: its octets, its source, its DSCP and ECN as one octet. Raises OSError."""
+    octets, ancillary, _, source = sock.recvmsg_into((view,), _ANCILLARY_OCTETS)
+    return octets, source, int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else 0
+
+
+def send(sock: socket.socket, data: bytes | memoryview, to: SockAddr, ttl: int = 0, tos: int = 0) -> None:
+    """One datagram, with a TTL or hop limit and DSCP and ECN of its own where they are not 0. Raises OSError."""
+    if ttl or tos:
+        sock.sendmsg((data,), _ancillary(4 if sock.family == socket.AF_INET else 6, ttl, tos), 0, to)
+    else:
+        sock.sendto(data, to)
+
+
+@lru_cache(maxsize=4096)
+def _ancillary(version: int, ttl: int, tos: int) -> list[tuple[int, int, bytes]]:
+    level, hops, marks = _ANCILLARY_OF[version]
+    return [(level, kind, linux.INT.pack(value)) for kind, value in ((hops, ttl), (marks, tos)) if value]
 
 
 def remote_sockaddr(remote: Endpoint, outside: Interface) -> SockAddr:
@@ -109,8 +147,3 @@ def remote_sockaddr(remote: Endpoint, outside: Interface) -> SockAddr:
 
 def own_endpoint(sock: socket.socket) -> Endpoint:
     return from_sockaddr(sock.getsockname())
-
-
-def close(sock: socket.socket) -> None:
-    with suppress(OSError):
-        sock.close()

@@ -31,13 +31,15 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer, the rule that gave it, and that rule's limits."""
+    """The answer, the rule that gave it, that rule's limits, and where and how it sends."""
 
     allowed: bool
     rule: str
     reason: str
     max_ttl: int = 0
     modes: tuple[str, ...] = ("mu",)
+    via: str = ""
+    dscp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,12 @@ class Ruleset:
         rules: Iterable[Rule],
         teams: Mapping[str, Iterable[str]] | None = None,
         protected: Protected | None = None,
+        via: str = "",
     ) -> None:
+        """`via` is the outside that rules take which name none."""
         self.rules = tuple(rules)
         self._protected = protected or Protected()
-        self._compiled = [_compile(rule, teams or {}) for rule in self.rules]
+        self._compiled = [_compile(rule, teams or {}, via) for rule in self.rules]
 
     def protect(self, protected: Protected) -> None:
         """Other ranges from now on: this host's addresses have changed."""
@@ -131,7 +135,7 @@ class Ruleset:
         return Verdict(False, DEFAULT, what)
 
 
-def _compile(rule: Rule, teams: Mapping[str, Iterable[str]]) -> _Compiled:
+def _compile(rule: Rule, teams: Mapping[str, Iterable[str]], via: str) -> _Compiled:
     users: set[str] = set()
     for user in rule.users or ():
         users.update(teams.get(user[1:], ()) if user.startswith("@") else (user,))
@@ -139,7 +143,7 @@ def _compile(rule: Rule, teams: Mapping[str, Iterable[str]]) -> _Compiled:
     names = [item for item in destinations if isinstance(item, str)]
     reason = f"allowed by rule {rule.name!r}" if rule.allow else f"rule {rule.name!r} denies it"
     return _Compiled(
-        Verdict(rule.allow, rule.name, reason, rule.max_ttl, tuple(rule.modes)),
+        Verdict(rule.allow, rule.name, reason, rule.max_ttl, tuple(rule.modes), rule.via or via, rule.dscp),
         frozenset(users) if rule.users is not None else None,
         tuple(rule.clients) if rule.clients is not None else None,
         frozenset(rule.do) if rule.do is not None else None,

@@ -101,7 +101,10 @@ Some = Annotated[list[_Item], Field(min_length=1)]
 
 
 class Rule(Settings):
-    """Fields either match (absent: anything) or limit, and limits never influence which rule matches."""
+    """Fields either match (absent: anything) or limit and direct, and the latter never influence which rule matches.
+
+    `via` names an outside, absent: the first; `dscp` marks the datagrams, absent: they keep their own.
+    """
 
     name: Annotated[str, BeforeValidator(_name)]
     allow: bool
@@ -113,3 +116,5 @@ class Rule(Settings):
     ports: Annotated[Some[Ports] | None, BeforeValidator(_as_list)] = None
     max_ttl: Annotated[int, Field(ge=1, le=255)] = 255
     modes: Some[Literal["mu", "mm"]] = ["mu"]
+    via: str | None = None
+    dscp: Annotated[int, Field(ge=0, le=63)] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,9 +13,10 @@ import tomlkit
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError
 from argon2.low_level import Type
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 from tomlkit.items import InlineTable
 
+from mcastsocks.address import IPAddress
 from mcastsocks.errors import ConfigError
 from mcastsocks.settings import Settings, load, problems
 
@@ -29,6 +31,16 @@ def check_user_name(name: str) -> str:
     return name
 
 
+def _host(value: Any) -> IPAddress:
+    try:
+        address = ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError("expected the address of a host") from None
+    if address.is_unspecified or address.is_multicast or address.is_loopback:
+        raise ValueError("expected the address of one other host")
+    return address
+
+
 def _check_hash(value: str) -> str:
     try:
         kind = extract_parameters(value).type
@@ -40,7 +52,10 @@ def _check_hash(value: str) -> str:
 
 
 class User(Settings):
+    """`hosts` are addresses, beside the one it connects from, that this user may have datagrams sent to (LOCAL)."""
+
     password: Annotated[str, AfterValidator(_check_hash)]
+    hosts: list[Annotated[IPAddress, BeforeValidator(_host)]] = []
 
 
 class Users(Settings):
@@ -49,6 +64,10 @@ class Users(Settings):
     holds_secrets: ClassVar[bool] = True
     users: dict[Annotated[str, AfterValidator(check_user_name)], User] = {}
     teams: dict[str, list[str]] = {}
+
+    def hosts_of(self, user: str | None) -> frozenset[IPAddress]:
+        """Where else this user's datagrams may go."""
+        return frozenset(self.users[user].hosts) if user in self.users else frozenset()
 
     @model_validator(mode="after")
     def _teams_name_users(self) -> Users:

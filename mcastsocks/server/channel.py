@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -81,16 +81,15 @@ class ControlChannel:
                 self._refuse(refusal, inquiry.request)
         else:
             if not self._closed:
-                versions = self._services.versions
-                usable = [address for address in addresses if address.is_multicast or address.version in versions]
-                self._open(inquiry, usable or addresses)
+                self._open(inquiry, addresses)
 
     def _open(self, inquiry: Inquiry, addresses: Sequence[IPAddress]) -> None:
-        """Ask the rules about each address; the first that they allow in every direction is taken."""
+        """Ask the rules about each address; of those that they allow in every direction, one that can be spoken to."""
         services, request = self._services, inquiry.request
         judged = [(address, self._decide(inquiry, address)) for address in addresses]
-        allowed = (each for each in judged if all(verdict.allowed for verdict in each[1].values()))
-        address, verdicts = next(allowed, judged[0])
+        allowed = [each for each in judged if all(verdict.allowed for verdict in each[1].values())]
+        spoken = (each for each in allowed if self._is_spoken(*each))
+        address, verdicts = next(spoken, (allowed or judged)[0])
         target = Endpoint(address, inquiry.remote.port)
         plan = bind.plan_bind(services.table, inquiry, target, verdicts, time.monotonic())
         if isinstance(plan, Refusal):
@@ -105,6 +104,10 @@ class ControlChannel:
         if outcome.opened:
             self.opened += 1
         self._record("association-start" if outcome.opened else "association-change", outcome.association)
+
+    def _is_spoken(self, address: IPAddress, verdicts: Mapping[Flags, Verdict]) -> bool:
+        speaks = self._services.plane.speaks
+        return all(speaks(verdict.via, address.version) for verdict in verdicts.values())
 
     def _decide(self, inquiry: Inquiry, address: IPAddress) -> dict[Flags, Verdict]:
         """A verdict for each direction asked; unicast is one action whatever the direction."""

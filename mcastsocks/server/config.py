@@ -77,6 +77,11 @@ def _source(value: Any) -> IPAddress:
         raise ValueError("expected the address of a relay whose group datagrams are not relayed") from None
 
 
+def _as_list(value: Any) -> Any:
+    """One table may stand for a list of one."""
+    return [value] if isinstance(value, dict) else value
+
+
 def _not_empty(value: str) -> str:
     if not value:
         raise ValueError("expected the name or an address of a network interface")
@@ -98,13 +103,18 @@ class Inside(Settings):
 
 
 class OutsideSettings(Settings):
-    """Where groups are joined and remotes are: an interface by name or address.
+    """Where groups are joined and remotes are: an interface by name or address. Rules call it by `name`.
 
     What comes to a group from one of `ignore_sources`, other relays on the same border, is not relayed.
     """
 
     interface: Annotated[str, AfterValidator(_not_empty)]
+    name: str = ""
     ignore_sources: list[Annotated[IPAddress, BeforeValidator(_source)]] = []
+
+    @property
+    def called(self) -> str:
+        return self.name or self.interface
 
 
 class Auth(Settings):
@@ -152,7 +162,7 @@ class Log(Settings):
 
 class Config(Settings):
     inside: Inside
-    outside: OutsideSettings
+    outside: Annotated[list[OutsideSettings], Field(min_length=1), BeforeValidator(_as_list)]
     auth: Auth
     plane: PlaneSettings = PlaneSettings()
     limits: Limits = Limits()
@@ -160,16 +170,37 @@ class Config(Settings):
     rules: list[Rule] = []
 
     @model_validator(mode="after")
-    def _rule_names_are_unique(self) -> Config:
-        first: dict[str, int] = {}
-        again = [
-            (("rules", index, "name"), f"rules[{first[rule.name]}] is called {rule.name!r} too; records name rules")
-            for index, rule in enumerate(self.rules)
-            if first.setdefault(rule.name, index) != index
+    def _tables_agree(self) -> Config:
+        outsides = [outside.called for outside in self.outside]
+        found = [
+            *_again("outside", outsides, "rules name outsides"),
+            *_again("rules", [rule.name for rule in self.rules], "records name rules"),
         ]
-        if again:
-            raise problems(*again)
+        for index, rule in enumerate(self.rules):
+            if rule.via is not None and rule.via not in outsides:
+                found.append(
+                    (("rules", index, "via"), f"no outside is called {rule.via!r}; known are {_list(outsides)}")
+                )
+            if "mm" in rule.modes and self.inside.interface is None and self.inside.listen[0].address.is_unspecified:
+                found.append(
+                    (("rules", index, "modes"), 'MM-mode needs [inside] interface = "NAME": where to multicast')
+                )
+        if found:
+            raise problems(*found)
         return self
+
+
+def _again(table: str, names: list[str], why: str) -> list[tuple[Location, str]]:
+    """The names in a list of tables that an earlier one has."""
+    return [
+        ((table, index, "name"), f"{table}[{names.index(name)}] is called {name!r} too; {why}")
+        for index, name in enumerate(names)
+        if names.index(name) != index
+    ]
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)
 
 
 @dataclass(frozen=True, slots=True)

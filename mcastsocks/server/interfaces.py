@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Container
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import netifaces
@@ -45,12 +46,12 @@ def networks_on(name: str) -> list[IPNetwork]:
     return [network for item in items if (network := _network_of(item))]
 
 
-def inside_networks(listen: list[IPAddress], outside: Interface) -> tuple[IPNetwork, ...]:
-    """Where clients are: the links of the addresses listened on; for a wildcard every link but the outside's."""
+def inside_networks(listen: list[IPAddress], outsides: Container[str]) -> tuple[IPNetwork, ...]:
+    """Where clients are: the links of the addresses listened on; for a wildcard every link but the outsides'."""
     networks: list[IPNetwork] = []
     for address in listen:
         if address.is_unspecified:
-            networks += [net for name in netifaces.interfaces() if name != outside.name for net in networks_on(name)]
+            networks += [net for name in netifaces.interfaces() if name not in outsides for net in networks_on(name)]
         else:
             networks += networks_of(address)
     return tuple(dict.fromkeys(networks))
@@ -77,9 +78,9 @@ def find_interface(wanted: str) -> Interface:
     return Interface(name, socket.if_nametoindex(name), ipv4, ipv6)
 
 
-def configured_outside(loaded: Loaded) -> Interface:
+def configured_outside(loaded: Loaded, index: int = 0) -> Interface:
     """The same for a configuration, with the place in it."""
-    return _at(loaded, ("outside", "interface"), loaded.config.outside.interface)
+    return _at(loaded, ("outside", index, "interface"), loaded.config.outside[index].interface)
 
 
 def configured_inside(loaded: Loaded) -> Interface | None:

@@ -7,13 +7,14 @@ import errno
 import itertools
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 import mcastsocks
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
 from mcastsocks.errors import ConfigError
-from mcastsocks.planes.interface import Interface, PlaneOptions
+from mcastsocks.planes.interface import Interface, Outside, PlaneOptions
 from mcastsocks.planes.portable import PortablePlane
 from mcastsocks.rules.decide import Ruleset
 from mcastsocks.rules.protected import Protected
@@ -39,24 +40,30 @@ class Relay:
         self.source = loaded.source
         self.config = config
         self._loaded = loaded
-        self.outside: Interface = interfaces.configured_outside(loaded)
+        outsides = {
+            settings.called: Outside(
+                interfaces.configured_outside(loaded, index), frozenset(str(each) for each in settings.ignore_sources)
+            )
+            for index, settings in enumerate(config.outside)
+        }
         self.descriptors = descriptors.claim(config.limits)
         limits = config.limits
+        self._outside_names = frozenset(outside.interface.name for outside in outsides.values())
+        self._inside = interfaces.configured_inside(loaded)
         channels = Channels()
         options = PlaneOptions(
             self.descriptors.udp_sockets,
             config.inside.fragment_above,
-            interfaces.configured_inside(loaded),
+            self._inside,
             config.inside.multicast_ttl,
-            frozenset(str(source) for source in config.outside.ignore_sources),
             sink=channels.push,
         )
         self._services = Services(
             config=config,
             channels=channels,
-            versions=frozenset(version for version in (4, 6) if self.outside.address(version) is not None),
             turn=asyncio.Lock(),
-            rules=Ruleset(config.rules, loaded.users.teams, self._protected()),
+            users=loaded.users,
+            rules=Ruleset(config.rules, loaded.users.teams, self._protected(), next(iter(outsides))),
             table=AssociationTable(
                 TableLimits(
                     limits.associations,
@@ -67,7 +74,7 @@ class Relay:
                     limits.local_endpoints_per_user,
                 )
             ),
-            plane=PortablePlane(asyncio.get_running_loop(), self.outside, options),
+            plane=PortablePlane(asyncio.get_running_loop(), outsides, options),
             passwords=PasswordCheck(loaded.users, limits),
             resolver=Resolver(limits.name_lookups, limits.name_lookups_per_user, limits.name_timeout_s),
             records=records or Records(config.log.format),
@@ -102,7 +109,7 @@ class Relay:
             version=mcastsocks.__version__,
             configuration=self.source,
             listen=" ".join(str(listener.endpoint) for listener in self._listeners),
-            outside=self.outside.name,
+            outside=" ".join(outside.called for outside in self.config.outside),
             plane=self.plane_name,
         )
         with suppress(OSError):  # no rtnetlink: addresses are taken as they were at start
@@ -114,20 +121,30 @@ class Relay:
 
     def _protected(self) -> Protected:
         listen = [endpoint.address for endpoint in self.config.inside.listen]
-        return Protected(interfaces.own_addresses(), interfaces.inside_networks(listen, self.outside))
+        return Protected(interfaces.own_addresses(), interfaces.inside_networks(listen, self._outside_names))
 
     def _addresses_changed(self) -> None:
         """The relay's own addresses are protected as they are now, and groups are joined again where need be."""
-        services = self._services
+        plane = self._services.plane
+        self._services.rules.protect(self._protected())
+        for index, settings in enumerate(self.config.outside):
+            find = partial(interfaces.configured_outside, self._loaded, index)
+            self._renew("outside", settings.called, find, partial(plane.renew, settings.called))
+        if (inside := self._inside) is not None:
+            find_inside = partial(interfaces.configured_inside, self._loaded)
+            self._renew("inside", inside.name, find_inside, plane.renew_inside)
+
+    def _renew(
+        self, side: str, name: str, find: Callable[[], Interface | None], renew: Callable[[Interface], int]
+    ) -> None:
+        records = self._services.records
         try:
-            self.outside = interfaces.configured_outside(self._loaded)
-            services.rules.protect(self._protected())
-            joined = services.plane.renew(self.outside)
+            joined = renew(interface) if (interface := find()) is not None else 0
         except (ConfigError, OSError) as error:
-            services.records.write("outside-lost", interface=self.outside.name, why=str(error))
+            records.write(f"{side}-lost", interface=name, why=str(error))
             return
         if joined:
-            services.records.write("outside-renewed", interface=self.outside.name, groups=joined)
+            records.write(f"{side}-renewed", interface=name, groups=joined)
 
     async def serve(self) -> None:
         """Until SIGTERM or SIGINT; SIGUSR1 writes the counters."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mcastsocks.planes.interface import Plane
 from mcastsocks.rules.decide import Ruleset
+from mcastsocks.rules.users import Users
 from mcastsocks.server.auth.userpass import PasswordCheck
 from mcastsocks.server.config import Config
 from mcastsocks.server.connections import Connections
@@ -18,11 +19,12 @@ from mcastsocks.tables.associations import AssociationTable
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`versions` are the IP versions that the outside speaks. Whoever holds `turn` answers requests: one channel at a
-    time, and the event loop in between, so that neither datagrams nor other channels wait for a busy one.
+    """Whoever holds `turn` answers requests: one channel at a time, and the event loop in between, so that neither
+    datagrams nor other channels wait for a busy one.
     """
 
     config: Config
+    users: Users
     rules: Ruleset
     table: AssociationTable
     plane: Plane
@@ -31,5 +33,4 @@ class Services:
     records: Records
     connections: Connections
     channels: Channels
-    versions: frozenset[int]
     turn: asyncio.Lock

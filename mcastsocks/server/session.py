@@ -201,7 +201,8 @@ class Session:
         advertise = services.config.inside.advertise
         usable = advertise is not None and advertise.version == inside.address.version
         relay = Endpoint(advertise, inside.port) if advertise is not None and usable else inside
-        channel = Channel(self._number, account, self._client.address, self._peer, inside, relay)
+        hosts = services.users.hosts_of(self._user)
+        channel = Channel(self._number, account, self._client.address, self._peer, inside, relay, hosts)
         self._channel = ControlChannel(services, channel, self._user, self._answer)
         self._frames = asyncio.create_task(self._write_frames(services.channels.open(self._number)))
         self._services.records.write(

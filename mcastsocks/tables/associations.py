@@ -17,7 +17,8 @@ class Channel:
     """One control channel, as far as its associations need to know it.
 
     `account` is what limits count by: the user, or the client's address where nobody logs in. `relay` is LOCAL of
-    the replies: where the client sends its datagrams.
+    the replies: where the client sends its datagrams. `hosts` are further addresses that this user may have its
+    datagrams at.
     """
 
     number: int
@@ -26,6 +27,11 @@ class Channel:
     peer_sockaddr: SockAddr
     inside: Endpoint
     relay: Endpoint
+    hosts: frozenset[IPAddress] = frozenset()
+
+    def may_be_at(self, address: IPAddress) -> bool:
+        """Whether LOCAL may name this address: nobody aims a stream at a third party."""
+        return address.is_unspecified or address == self.peer or address in self.hosts
 
 
 @dataclass(slots=True)
@@ -46,11 +52,15 @@ class Association:
     sources: SourceFilter = ANY_SOURCE
     reports_source: bool = False
     outside: Endpoint | None = None
+    via: str = ""
+    send_dscp: int | None = None
+    receive_dscp: int | None = None
 
     def adopt(self, wanted: Association) -> None:
         """Take over what a plane has made true."""
         self.directions, self.ttl, self.max_ttl = wanted.directions, wanted.ttl, wanted.max_ttl
         self.rules, self.sources, self.reports_source = wanted.rules, wanted.sources, wanted.reports_source
+        self.via, self.send_dscp, self.receive_dscp = wanted.via, wanted.send_dscp, wanted.receive_dscp
 
     @property
     def is_group(self) -> bool:

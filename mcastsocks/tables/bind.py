@@ -13,29 +13,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Network, ip_network
 from typing import Protocol
 
 from mcastsocks.address import Endpoint, IPAddress, unmapped_endpoint
 from mcastsocks.tables.associations import Association, AssociationTable, Channel
 from mcastsocks.tables.changes import AddEntry, ChangeEntry, Failed, Result
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
+from mcastsocks.tables.flaws import (
+    MODES,
+    TRANSPORTS,
+    filter_of,
+    flaw_of_flags,
+    flaw_of_options,
+    flaw_of_sources,
+    flaw_of_target,
+    workable,
+)
 from mcastsocks.tables.requests import Outcome, Refusal, entry_of, flaw_of_ttl, refuse
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, ControlRequest, Flags
-from mcastsocks.wire.options import Option, OptionType, resolved, sources_of
+from mcastsocks.wire.options import Option, resolved
 from mcastsocks.wire.replies import ReplyCode, of_errno
 
-_TRANSPORTS = Flags.UDP_UNICAST | Flags.TCP_ENCAPSULATED | Flags.UDP_MULTICAST
-_MODES = Flags.MU_MODE | Flags.MM_MODE
 _WORD = {"mu": Flags.MU_MODE, "mm": Flags.MM_MODE}
-_SUPPORTED = BOTH_DIRECTIONS | _TRANSPORTS | _MODES | Flags.REPORT_SOURCE | Flags.EXTENDED
-_FILTERS = {OptionType.SOURCE_INCLUDE: True, OptionType.SOURCE_EXCLUDE: False}
-_SOURCE_SPECIFIC_V4 = ip_network("232.0.0.0/8")
-_SOURCE_SPECIFIC_V6 = IPv6Network("ff30::/12")  # RFC 4607: ff3x::/32, whatever the scope x
 
 
 class Verdict(Protocol):
-    """What the rules answered; `max_ttl` and `modes` are limits of the rule that allowed it."""
+    """What the rules answered; `max_ttl` and `modes` are limits of the rule that allowed it, `via` the way out."""
 
     @property
     def allowed(self) -> bool: ...
@@ -47,6 +50,10 @@ class Verdict(Protocol):
     def max_ttl(self) -> int: ...
     @property
     def modes(self) -> tuple[str, ...]: ...
+    @property
+    def via(self) -> str: ...
+    @property
+    def dscp(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,8 @@ class Plan:
 def examine_bind(table: AssociationTable, channel: Channel, request: ControlRequest) -> Refusal | Inquiry:
     """The checks that need nothing but the request and the table."""
     association = table.get(request.aid, channel) if request.aid else None
-    if flaw := _flaw_of_flags(request) or _flaw_of_options(request):
-        return refuse(request, ReplyCode.GENERAL_FAILURE, flaw, _workable(request.flags))
+    if flaw := flaw_of_flags(request) or flaw_of_options(request):
+        return refuse(request, ReplyCode.GENERAL_FAILURE, flaw, workable(request.flags))
     if request.aid and association is None:
         return refuse(request, ReplyCode.BAD_ASSOCIATION, f"no association {request.aid:08x} on this channel")
     if request.fault is not None:
@@ -102,18 +109,18 @@ def examine_bind(table: AssociationTable, channel: Channel, request: ControlRequ
         local, remote = association.local, association.remote
     if remote is None:
         return refuse(request, ReplyCode.INVALID_ADDRESS, "REMOTE is unused")
-    inquiry = Inquiry(request, channel, association, local, remote, _filter_of(request))
+    inquiry = Inquiry(request, channel, association, local, remote, filter_of(request))
     if not isinstance(remote.host, str) and remote.host.is_unspecified:
         return refuse(request, ReplyCode.INVALID_ADDRESS, "REMOTE is the zero address")
     if remote.port == 0 and (inquiry.multicast or inquiry.directions != Flags.RECEIVE_FROM):
         return refuse(request, ReplyCode.INVALID_ADDRESS, "REMOTE port is zero")
-    if not isinstance(remote.host, str) and (flaw := _flaw_of_group(inquiry, remote.host)):
+    if not isinstance(remote.host, str) and (flaw := _flaw_of_target(inquiry, remote.host)):
         return refuse(request, ReplyCode.BAD_GROUP, flaw)
     if association is not None and (association.local, association.remote) != (local, remote):
         return refuse(request, ReplyCode.BAD_CONTEXT, "the association has other addresses")
-    if association is not None and association.transport & ~_MODES != _transport(request.flags):
+    if association is not None and association.transport & ~MODES != _transport(request.flags):
         return refuse(request, ReplyCode.BAD_CONTEXT, "the association is of another kind")
-    if local is not None and not local.address.is_unspecified and local.host != channel.peer:
+    if local is not None and not channel.may_be_at(local.address):
         return refuse(request, ReplyCode.NOT_ALLOWED, f"LOCAL {local.host} is not the client's own address")
     if local is not None and local == channel.inside:
         return refuse(request, ReplyCode.NOT_ALLOWED, f"LOCAL {local} is the relay's own")
@@ -125,9 +132,9 @@ def plan_bind(
 ) -> Refusal | Plan:
     """What the rules' verdicts, one for each direction asked, the TTL and the limits make of it."""
     request, channel = inquiry.request, inquiry.channel
-    if flaw := _flaw_of_group(inquiry, target.address):
+    if isinstance(inquiry.remote.host, str) and (flaw := _flaw_of_target(inquiry, target.address)):
         return refuse(request, ReplyCode.BAD_GROUP, flaw)
-    if flaw := _flaw_of_sources(inquiry.sources, target.address):
+    if flaw := flaw_of_sources(inquiry.sources, target.address):
         return refuse(request, ReplyCode.GENERAL_FAILURE, flaw)
     allowed = Flags(sum(direction for direction, verdict in verdicts.items() if verdict.allowed))
     for direction, verdict in verdicts.items():
@@ -141,6 +148,10 @@ def plan_bind(
     if isinstance(mode, str):
         return refuse(request, ReplyCode.GENERAL_FAILURE, mode, allowed | Flags.UDP_MULTICAST)
     association = inquiry.association
+    ways = {verdict.via for verdict in verdicts.values()} | ({association.via} if association is not None else set())
+    if len(ways) > 1:
+        why = f"the rules take the directions by different ways, {' and '.join(sorted(ways))}: an association has one"
+        return refuse(request, ReplyCode.GENERAL_FAILURE, why, _possible(request, next(iter(verdicts))))
     if association is None:
         if full := table.full_for(channel, inquiry.local, target):
             return refuse(request, ReplyCode.GENERAL_FAILURE, full)
@@ -174,14 +185,21 @@ def conclude_bind(table: AssociationTable, plan: Plan, results: Sequence[Result]
 
 def _wanted(association: Association, inquiry: Inquiry, verdicts: Mapping[Flags, Verdict]) -> Association:
     """The association with the directions asked as well: each comes with its own TTL, sources and reports."""
-    rules = tuple(dict.fromkeys((*association.rules, *(verdict.rule for verdict in verdicts.values()))))
-    wanted = replace(association, directions=association.directions | inquiry.directions, rules=rules)
-    if inquiry.multicast and Flags.SEND_TO in inquiry.directions:
-        wanted = replace(wanted, ttl=inquiry.request.ttl, max_ttl=verdicts[Flags.SEND_TO].max_ttl)
-    if Flags.RECEIVE_FROM in inquiry.directions:
-        reports = bool(inquiry.request.flags & Flags.REPORT_SOURCE)
-        wanted = replace(wanted, sources=inquiry.sources, reports_source=reports)
+    wanted = replace(association, directions=association.directions | inquiry.directions)
+    wanted.rules = tuple(dict.fromkeys((*association.rules, *(verdict.rule for verdict in verdicts.values()))))
+    if (receiving := verdicts.get(Flags.RECEIVE_FROM)) is not None:
+        wanted.sources, wanted.reports_source = inquiry.sources, bool(inquiry.request.flags & Flags.REPORT_SOURCE)
+        wanted.via, wanted.receive_dscp = receiving.via, receiving.dscp
+    if (sending := verdicts.get(Flags.SEND_TO)) is not None:
+        wanted.via, wanted.send_dscp = sending.via, sending.dscp
+        if inquiry.multicast:
+            wanted.ttl, wanted.max_ttl = inquiry.request.ttl, sending.max_ttl
     return wanted
+
+
+def _client(inquiry: Inquiry) -> IPAddress:
+    local = inquiry.local
+    return inquiry.channel.peer if local is None or local.address.is_unspecified else local.address
 
 
 def _plain(endpoint: Endpoint | None) -> Endpoint | None:
@@ -192,81 +210,9 @@ def _plain(endpoint: Endpoint | None) -> Endpoint | None:
     return endpoint if endpoint.port or not endpoint.address.is_unspecified else None
 
 
-def _filter_of(request: ControlRequest) -> SourceFilter:
-    for option in request.options:
-        if (include := _FILTERS.get(OptionType(option.kind))) is not None:
-            return SourceFilter(include, sources_of(option))
-    return ANY_SOURCE
-
-
-def _flaw_of_flags(request: ControlRequest) -> str | None:
-    flags = request.flags
-    unicast, encapsulated, multicast = (
-        bool(flags & flag) for flag in (Flags.UDP_UNICAST, Flags.TCP_ENCAPSULATED, Flags.UDP_MULTICAST)
-    )
-    if not flags & BOTH_DIRECTIONS:
-        return "neither RECEIVE-FROM nor SEND-TO"
-    if unicast and encapsulated:
-        return "UDP-UNICAST with TCP-ENCAPSULATED"
-    if flags & Flags.MM_MODE and encapsulated:
-        return "MM-MODE with TCP-ENCAPSULATED"
-    if flags & _MODES and not multicast:
-        return "a mode without UDP-MULTICAST"
-    if not (unicast or encapsulated or multicast):
-        return "no transport: none of UDP-UNICAST, TCP-ENCAPSULATED, UDP-MULTICAST"
-    if flags & Flags.REPORT_SOURCE and not flags & Flags.RECEIVE_FROM:
-        return "REPORT-SOURCE without RECEIVE-FROM"
-    if unknown := flags & ~_SUPPORTED:
-        return f"FLAGS X'{unknown:04x}' are not supported here"
-    return None
-
-
-def _flaw_of_options(request: ControlRequest) -> str | None:
-    if request.fault is not None and request.fault.reply == ReplyCode.GENERAL_FAILURE:
-        return str(request.fault)
-    kinds = [OptionType(option.kind) for option in request.options]
-    for kind in kinds:
-        if kind not in _FILTERS:
-            return f"option {kind.name} is not supported in a request here"
-    if len(kinds) > 1:
-        return "SOURCE-INCLUDE with SOURCE-EXCLUDE"
-    if kinds and (not request.flags & Flags.UDP_MULTICAST or not request.flags & Flags.RECEIVE_FROM):
-        return "a source filter without receiving a group"
-    return None
-
-
-def _workable(flags: int) -> int:
-    """FLAGS of a refusal for its flags: those bits asked that would have worked together."""
-    if not flags & Flags.RECEIVE_FROM:
-        flags &= ~Flags.REPORT_SOURCE
-    if flags & Flags.UDP_UNICAST:
-        flags &= ~Flags.TCP_ENCAPSULATED
-    if not flags & Flags.UDP_MULTICAST:
-        flags &= ~_MODES
-    elif flags & Flags.TCP_ENCAPSULATED:
-        flags &= ~Flags.MM_MODE
-    return flags & _SUPPORTED & ~Flags.EXTENDED
-
-
-def _flaw_of_group(inquiry: Inquiry, address: IPAddress) -> str | None:
-    if address.is_multicast != inquiry.multicast:
-        return f"{address} is {'a group' if address.is_multicast else 'not a group'}"
-    if Flags.RECEIVE_FROM not in inquiry.directions or not address.is_multicast or inquiry.sources.include:
-        return None
-    specific = (
-        address in _SOURCE_SPECIFIC_V4
-        if address.version == 4
-        else address in _SOURCE_SPECIFIC_V6 and not int(address) >> 96 & 0xFFFF
-    )
-    return f"receiving {address} needs a list of sources (RFC 4607)" if specific else None
-
-
-def _flaw_of_sources(sources: SourceFilter, group: IPAddress) -> str | None:
-    if any(source.version != group.version for source in sources.sources):
-        return f"the sources are not of the family of {group}"
-    if any(source.is_multicast or source.is_unspecified for source in sources.sources):
-        return "a source is no unicast address"
-    return None
+def _flaw_of_target(inquiry: Inquiry, address: IPAddress) -> str | None:
+    sources = inquiry.sources if Flags.RECEIVE_FROM in inquiry.directions else None
+    return flaw_of_target(address, inquiry.multicast, sources)
 
 
 def _refusal_code(multicast: bool, direction: Flags) -> ReplyCode:
@@ -279,7 +225,7 @@ def _refusal_code(multicast: bool, direction: Flags) -> ReplyCode:
 
 def _possible(request: ControlRequest, directions: Flags) -> int:
     """FLAGS of a failure: the part that could have been met, nothing when no direction could."""
-    return directions | (request.flags & _TRANSPORTS) if directions else 0
+    return directions | (request.flags & TRANSPORTS) if directions else 0
 
 
 def _transport(flags: int) -> Flags:
@@ -302,12 +248,12 @@ def _mode(inquiry: Inquiry, group: IPAddress, verdicts: Mapping[Flags, Verdict])
     first, *others = verdicts.values()
     modes = [mode for mode in first.modes if all(mode in verdict.modes for verdict in others)]
     needs_mu = bool(flags & (Flags.TCP_ENCAPSULATED | Flags.REPORT_SOURCE)) or inquiry.sources != ANY_SOURCE
-    if needs_mu or group.version != inquiry.channel.peer.version:
+    if needs_mu or group.version != _client(inquiry).version:
         modes = [mode for mode in modes if mode != "mm"]
     if not modes:
         return "the rules leave no mode that can do what is asked"
     if inquiry.association is not None:
-        kept = inquiry.association.transport & _MODES
+        kept = inquiry.association.transport & MODES
         if all(_WORD[mode] != kept for mode in modes):
             return (
                 f"the association is in {'MM' if kept == Flags.MM_MODE else 'MU'}-mode, which cannot do what is asked"

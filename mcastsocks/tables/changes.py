@@ -15,8 +15,9 @@ class Entry:
     `inside` is the relay's own address and port that the client faces; `client` is the socket address that the
     client's datagrams come from, port 0 while it is to be learnt, None when they come over the control channel;
     `remote` is a destination or a group, always with an address. Entries of one channel and client share an outside
-    socket of each family. What receives a group gets copies of it from the sources that `sources` admits; with `mm`
-    the group is multicast inside instead, and what the client multicasts there goes out.
+    socket for each family and `via`, the name of an outside. What receives a group gets copies of it from the sources
+    that `sources` admits; with `mm` the group is multicast inside instead, and what the client multicasts there goes
+    out. A DSCP is 0 to 63; None: as the datagram came.
     """
 
     aid: int
@@ -30,6 +31,9 @@ class Entry:
     sources: SourceFilter = ANY_SOURCE
     reports_source: bool = False
     mm: bool = False
+    via: str = ""
+    send_dscp: int | None = None
+    receive_dscp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mcastsocks.address import SockAddr, to_sockaddr
 from mcastsocks.errors import LocalError
 from mcastsocks.tables.associations import Association, AssociationTable, Channel
 from mcastsocks.tables.changes import (
@@ -41,19 +42,18 @@ class Outcome:
 
 
 def refuse(request: ControlRequest, code: ReplyCode, why: str, flags: int = 0) -> Refusal:
-    """A failure reply.
+    """A failure reply, with a REASON when the client knows of options.
 
-    RELEASE echoes its FLAGS, and both it and SET TTL their AID; of a BIND everything behind TID is zero, FLAGS say
-    what could have been met, and a REASON follows when the client knows of options.
+    RELEASE echoes its FLAGS, and both it and SET TTL their AID; of a BIND everything behind TID is zero, and FLAGS say
+    what could have been met.
     """
+    aid = request.aid if request.command in (UdpCommand.RELEASE, UdpCommand.SET_TTL) else 0
     if request.command == UdpCommand.RELEASE:
-        return Refusal(ControlReply(code, request.tid, request.aid, request.flags), why)
-    if request.command == UdpCommand.SET_TTL:
-        return Refusal(ControlReply(code, request.tid, request.aid), why)
+        flags = request.flags
     if not request.flags & Flags.EXTENDED:
-        return Refusal(ControlReply(code, request.tid, flags=flags), why)
+        return Refusal(ControlReply(code, request.tid, aid, flags), why)
     options = (reason(f"{meaning(code)}: {why}"),)
-    return Refusal(ControlReply(code, request.tid, flags=flags | Flags.EXTENDED, options=options), why)
+    return Refusal(ControlReply(code, request.tid, aid, flags | Flags.EXTENDED, options=options), why)
 
 
 def flaw_of_ttl(ttl: int, max_ttl: int) -> str | None:
@@ -120,14 +120,11 @@ def unknown_command(request: ControlRequest) -> Refusal:
 
 
 def entry_of(association: Association) -> Entry:
-    channel, local = association.channel, association.local
-    host, _, *zone = channel.peer_sockaddr
-    client = None if association.is_encapsulated else (host, local.port if local is not None else 0, *zone)
     return Entry(
         association.aid,
-        channel.number,
-        channel.inside,
-        client,
+        association.channel.number,
+        association.channel.inside,
+        None if association.is_encapsulated else _client_of(association),
         association.target,
         association.sends,
         association.receives,
@@ -135,4 +132,18 @@ def entry_of(association: Association) -> Entry:
         association.sources,
         association.reports_source,
         association.is_mm,
+        association.via,
+        association.send_dscp,
+        association.receive_dscp,
     )
+
+
+def _client_of(association: Association) -> SockAddr:
+    """Where the client's datagrams come from; port 0 has to be learnt."""
+    channel, local = association.channel, association.local
+    host, _, *zone = channel.peer_sockaddr
+    if local is None:
+        return (host, 0, *zone)
+    if local.host in channel.hosts and local.host != channel.peer:
+        return to_sockaddr(local)
+    return (host, local.port, *zone)

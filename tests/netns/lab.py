@@ -42,6 +42,8 @@ BORDER = {4: "10.77.2.1", 6: "fd77:2::1"}
 REMOTE = {4: "10.77.2.2", 6: "fd77:2::2"}
 STRANGER = {4: "10.77.2.3", 6: "fd77:2::3"}
 GROUP = {4: "239.77.1.2", 6: "ff15::77:1"}
+ANNEX_BORDER = {4: "10.77.3.1", 6: "fd77:3::1"}
+ANNEX = {4: "10.77.3.2", 6: "fd77:3::2"}
 PORT = 1080
 
 
@@ -212,6 +214,25 @@ class Lab:
     def plug_outside(self) -> None:
         """It is there again, with the same addresses and another index."""
         self._wire(self.outside, self.relay, "out", (REMOTE, STRANGER), (BORDER,))
+
+    def replug_inside(self) -> None:
+        """The relay's inside interface goes and comes back, with the same addresses and another index."""
+        with self.client.entered(), IPRoute() as route:
+            route.link("del", index=route.link_lookup(ifname="in")[0])
+        self._wire(self.client, self.relay, "in", (CLIENT, SECOND, THIRD), (INSIDE,))
+
+    @contextmanager
+    def annex(self) -> Iterator[Host]:
+        """A second outside, behind the relay's interface "out2"; its host also has the address of the first one's."""
+        host = self._host(f"{self.relay.name}-annex")
+        self.plug_annex(host)
+        try:
+            yield host
+        finally:
+            _remove(host.name)
+
+    def plug_annex(self, host: Host) -> None:
+        self._wire(host, self.relay, "out2", (ANNEX, REMOTE), (ANNEX_BORDER,))
 
     def restore_client_link(self) -> None:
         """After a test took it down; IPv6 addresses went with it."""

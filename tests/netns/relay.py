@@ -12,7 +12,7 @@ from typing import Any
 
 from argon2 import PasswordHasher
 
-from tests.netns.lab import INSIDE, PORT, Lab, wait_for
+from tests.netns.lab import INSIDE, PORT, SECOND, Lab, wait_for
 
 _CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PASSWORDS = {"alice": "secret", "bob": "hunter2", "carol": "nothing"}
@@ -57,7 +57,7 @@ class RelayProcess:
         self._lab = lab
         users = "\n".join(f'[users.{name}]\npassword = "{_CHEAP.hash(word)}"' for name, word in PASSWORDS.items())
         users_file = folder / "users.toml"
-        users_file.write_text(f'{users}\n[teams]\ndesk = ["alice"]\n')
+        users_file.write_text(f'{users}\nhosts = ["{SECOND[4]}"]\n[teams]\ndesk = ["alice"]\n')
         users_file.chmod(0o600)
         config = folder / "relay.toml"
         config.write_text(
@@ -65,7 +65,7 @@ class RelayProcess:
 [inside]
 listen = ["{INSIDE[4]}:{PORT}", "[{INSIDE[6]}]:{PORT}"]
 {inside}
-[outside]
+[[outside]]
 interface = "out"
 {outside}
 [auth]

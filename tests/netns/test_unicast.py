@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from tests import scapy_layers as layers
 from tests.netns.client import RECEIVE, SEND, RawClient, Refused
-from tests.netns.lab import BORDER, CLIENT, INSIDE, PORT, REMOTE, SECOND, STRANGER, Lab, wait_for
+from tests.netns.lab import BORDER, CLIENT, INSIDE, PORT, REMOTE, SECOND, STRANGER, THIRD, Lab, wait_for
 from tests.netns.relay import RelayProcess
 
 both_versions = pytest.mark.parametrize("version", [4, 6])
@@ -136,3 +139,27 @@ def test_datagrams_up_to_what_udp_carries(lab: Lab, relay: RelayProcess, version
             assert len(data) == octets
             remote.sendto(data, source)
             assert client.receive() == (aid, data)
+
+
+def test_a_user_with_a_host_of_its_own_may_have_datagrams_sent_there_and_nobody_else(
+    lab: Lab, start_relay: Callable[..., RelayProcess]
+) -> None:
+    """carol connects from one address and has her player at another, which the users file lists for her."""
+    start_relay(rules='[[rules]]\nname = "all"\nallow = true\n')
+    with lab.client.udp(SECOND[4]) as player, lab.outside.udp(REMOTE[4]) as remote:
+        local, there = player.getsockname(), remote.getsockname()
+        with RawClient(lab.client, "carol") as carol:
+            aid = carol.associate(there, local=local)
+            carol.send(aid, b"from the wrong host")
+            player.sendto(bytes(layers.datagram(aid, b"from her player")), carol.relay)
+            data, relayed = remote.recvfrom(100)
+            assert data == b"from her player"
+            remote.sendto(b"to her player", relayed)
+            assert bytes(layers.Datagram(player.recv(100)).DATA) == b"to her player"
+            with pytest.raises(Refused) as refused:
+                carol.associate(there, local=(THIRD[4], 5000))
+            assert refused.value.code == 0x02
+        with RawClient(lab.client, "alice") as alice:
+            with pytest.raises(Refused) as refused:
+                alice.associate(there, local=local)
+            assert refused.value.code == 0x02

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
-from mcastsocks.planes.interface import Interface, Plane, PlaneOptions
+from mcastsocks.planes.interface import Interface, Outside, Plane, PlaneOptions
 from mcastsocks.planes.portable import PortablePlane
 from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Done, Entry, Result
 from mcastsocks.wire.datagram import HEADER
@@ -19,7 +19,8 @@ from mcastsocks.wire.datagram import HEADER
 WAIT_S = 5.0
 LOOPBACK = Interface("lo", socket.if_nametoindex("lo"), IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
-PLANES: dict[str, Callable[[asyncio.AbstractEventLoop, Interface, PlaneOptions], Plane]] = {"portable": PortablePlane}
+Kind = Callable[[asyncio.AbstractEventLoop, Mapping[str, Outside], PlaneOptions], Plane]
+PLANES: dict[str, Kind] = {"portable": PortablePlane}
 
 
 class Bench:
@@ -123,13 +124,18 @@ class Bench:
         raise AssertionError("no free port on loopback")
 
 
-def on_plane(kind: str, test: Callable[[Bench], Coroutine[Any, Any, None]], **options: Any) -> None:
-    """Run a test's coroutine with a fresh plane of that kind."""
+def on_plane(
+    kind: str,
+    test: Callable[[Bench], Coroutine[Any, Any, None]],
+    ignore_sources: frozenset[str] = frozenset(),
+    **options: Any,
+) -> None:
+    """Run a test's coroutine with a fresh plane of that kind; "" and "other" are two ways out."""
+    outsides = {"": Outside(LOOPBACK, ignore_sources), "other": Outside(LOOPBACK)}
 
     async def main() -> None:
-        bench = Bench(
-            PLANES[kind](asyncio.get_running_loop(), LOOPBACK, PlaneOptions(**{"max_sockets": 64, **options}))
-        )
+        loop = asyncio.get_running_loop()
+        bench = Bench(PLANES[kind](loop, outsides, PlaneOptions(**{"max_sockets": 64, **options})))
         try:
             await test(bench)
         finally:

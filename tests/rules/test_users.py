@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,13 @@ def test_nothing_is_left_when_the_file_cannot_be_replaced(file: Path, monkeypatc
         set_password(file, "alice", "secret")
     assert file.read_text() == "# kept\n"
     assert os.listdir(file.parent) == [file.name]
+
+
+def test_further_hosts_of_a_user_are_known_and_checked(file: Path) -> None:
+    text = f'[users.bob]\npassword = "{HASH}"\nhosts = ["192.0.2.9", "2001:db8::9"]\n'
+    loaded = load_users(write(file, text))
+    assert loaded.hosts_of("bob") == {ip_address("192.0.2.9"), ip_address("2001:db8::9")}
+    assert loaded.hosts_of("alice") == loaded.hosts_of(None) == frozenset()
+    for wrong in ("0.0.0.0", "239.1.2.3", "host.example", "127.0.0.1"):
+        with pytest.raises(ConfigError, match=r"users.toml:3: users.bob.hosts\[0\]: expected the address of "):
+            load_users(write(file, text.replace("192.0.2.9", wrong)))

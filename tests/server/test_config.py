@@ -98,7 +98,7 @@ def test_embedded_default_loads_and_allows_loopback_alone() -> None:
     loaded = load_config(None)
     assert loaded.source == "embedded default"
     assert loaded.config.inside.listen == [Endpoint(ip_address("127.0.0.1"), 1080)]
-    assert (loaded.config.outside.interface, loaded.config.auth.methods) == ("lo", ["none"])
+    assert ([each.interface for each in loaded.config.outside], loaded.config.auth.methods) == (["lo"], ["none"])
     rules = Ruleset(loaded.config.rules, {}, Protected(frozenset((ip_address("192.0.2.1"),))))
 
     def allows(action: str, address: str, port: int = 5004, client: str = "127.0.0.1") -> bool:
@@ -164,6 +164,12 @@ WRONG = {
         '""',
         "5: outside.interface: expected the name or an address of a network interface, not ''",
     ),
+    "unknown way": (
+        "max_ttl = 16",
+        'via = "eth9"',
+        "25: rules[0].via: no outside is called 'eth9'; known are 'eth1'",
+    ),
+    "DSCP of seven bits": ("max_ttl = 16", "dscp = 64", "25: rules[0].dscp: expected less than or equal to 63, not 64"),
     "unknown method": (
         '["userpass", "none"]',
         '["gssapi"]',
@@ -216,6 +222,28 @@ def test_rules_of_one_name_are_told_apart_by_their_lines(write: Write) -> None:
     ]
 
 
+def test_one_outside_or_a_list_of_them_is_the_same(write: Write) -> None:
+    for text in (WHOLE, WHOLE.replace("[outside]", "[[outside]]")):
+        assert [outside.called for outside in load_config(write(text)).config.outside] == ["eth1"]
+
+
+def test_rules_may_name_any_outside_and_outsides_have_different_names(write: Write) -> None:
+    annex = '[[outside]]\nname = "annex"\ninterface = "eth2"\n'
+    text = WHOLE.replace("[outside]", "[[outside]]") + 'via = "annex"\n'
+    assert load_config(write(text + annex)).config.rules[0].via == "annex"
+    assert problems(write(text + annex + annex)) == [
+        "relay.toml:32: outside[2].name: outside[1] is called 'annex' too; rules name outsides"
+    ]
+
+
+def test_mm_mode_has_to_know_where_to_multicast(write: Write) -> None:
+    text = WHOLE.replace('"192.0.2.1:1080"', '"0.0.0.0:1080"').replace('["mu"]', '["mu", "mm"]')
+    assert problems(write(text)) == [
+        'relay.toml:26: rules[0].modes: MM-mode needs [inside] interface = "NAME": where to multicast'
+    ]
+    assert load_config(write(text.replace("[outside]", 'interface = "eth0"\n[outside]'))).config.inside.interface
+
+
 def test_five_thousand_rules_load(write: Write) -> None:
     rules = "".join(f'[[rules]]\nname = "{n}"\nallow = true\nusers = ["@desk"]\n' for n in range(5000))
     assert len(load_config(write(WHOLE + rules)).config.rules) == 5001
@@ -246,7 +274,7 @@ def test_users_file_is_looked_for_beside_the_configuration(write: Write, monkeyp
 
 def test_problem_of_this_host_is_told_with_its_place(write: Write) -> None:
     loaded: Loaded = load_config(write(WHOLE))
-    error = loaded.error((("outside", "interface"), "no such interface"), (("log",), "too long"))
+    error = loaded.error((("outside", 0, "interface"), "no such interface"), (("log",), "too long"))
     assert error.problems == (
         f"{loaded.source}:5: outside.interface: no such interface",
         f"{loaded.source}:14: log: too long",

@@ -791,9 +791,8 @@ def test_outside_interface_that_is_not_there_is_told_with_its_place() -> None:
     async def dialogue() -> None:
         loaded = configuration(free_port(), RULES, "", '"none"', {})
         text = loaded.text.replace('"lo"', '"none9"')
-        config = loaded.config.model_copy(
-            update={"outside": loaded.config.outside.model_copy(update={"interface": "none9"})}
-        )
+        [outside] = loaded.config.outside
+        config = loaded.config.model_copy(update={"outside": [outside.model_copy(update={"interface": "none9"})]})
         with pytest.raises(ConfigError, match=r"^relay\.toml:4: outside\.interface: no interface 'none9' here; .*lo"):
             Relay(type(loaded)(config, loaded.users, loaded.source, text))
 

@@ -97,6 +97,8 @@ class Verdict:
     max_ttl: int
     reason: str = "no rule allows it"
     modes: tuple[str, ...] = ("mu",)
+    via: str = ""
+    dscp: int | None = None
 
 
 class Desk:

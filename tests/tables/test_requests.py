@@ -316,9 +316,12 @@ def test_refused_bind_gets_its_reason_exactly_when_the_client_knows_of_options(c
 
 
 @pytest.mark.parametrize("request_", [releasing(NOBODYS, R | EXT), replace(setting_ttl(NOBODYS, 1), flags=EXT)])
-def test_release_and_set_ttl_have_no_options_to_give_reasons_in(request_: ControlRequest) -> None:
-    reply = Desk().ask(request_)
-    assert (reply.code, reply.options) == (0x10, ())
+def test_refused_release_and_set_ttl_give_reasons_to_who_knows_of_options(request_: ControlRequest) -> None:
+    reply, plain = Desk().ask(request_), Desk().ask(replace(request_, flags=request_.flags & ~EXT))
+    assert (reply.code, reply.aid, plain.aid) == (0x10, NOBODYS, NOBODYS)
+    assert reply.options == (reason(f"bad association id: no association {NOBODYS:08x} on this channel"),)
+    assert reply.flags == plain.flags | EXT
+    assert plain.options == ()
 
 
 def test_a_reason_that_no_message_would_hold_is_cut() -> None:
