@@ -1,28 +1,59 @@
-"""The client's end of one TCP connection, up to and in the control channel."""
+"""The client's end of one TCP connection: negotiation, one request, and what that makes of the connection."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 
+from mcastsocks.address import UNUSED, Endpoint
 from mcastsocks.errors import LocalError, LoginRefused, RequestRefused, WireError
+from mcastsocks.protocol.client_events import (
+    Associated,
+    Connected,
+    DatagramEncapsulated,
+    EnhancedEntered,
+    Event,
+    FeaturesListed,
+    InterfaceReported,
+    Listening,
+    LoggedIn,
+    PeerAccepted,
+    ReplyReceived,
+)
 from mcastsocks.protocol.stream import Stream
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, parse_message
 from mcastsocks.wire.features import FeatureList
 from mcastsocks.wire.replies import meaning
 from mcastsocks.wire.socks5 import (
     ENHANCED_VERSION,
+    VERSION,
     Command,
     Credentials,
     CredentialsReply,
     Greeting,
+    InterfaceData,
     Method,
     MethodChoice,
     Reply,
     Request,
     RequestFlag,
 )
+
+__all__ = [
+    "Associated",
+    "ClientConnection",
+    "Connected",
+    "DatagramEncapsulated",
+    "EnhancedEntered",
+    "Event",
+    "FeaturesListed",
+    "InterfaceReported",
+    "Listening",
+    "LoggedIn",
+    "PeerAccepted",
+    "ReplyReceived",
+    "State",
+]
 
 
 class State(Enum):
@@ -33,43 +64,35 @@ class State(Enum):
     AWAIT_REPLY = auto()
     AWAIT_FEATURES_REPLY = auto()
     AWAIT_FEATURES = auto()
+    AWAIT_CONNECT = auto()
+    AWAIT_LISTENING = auto()
+    AWAIT_PEER = auto()
+    """BIND's first reply is here, the second one not yet."""
+    TRANSPARENT = auto()
+    """Octets pass both ways, and no longer through the machine."""
+    AWAIT_ASSOCIATE = auto()
+    ASSOCIATED = auto()
+    AWAIT_INTERFACE = auto()
     ENHANCED = auto()
     CLOSED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedIn:
-    """The relay knows us; a request may be made."""
+_NEXT = {
+    State.AWAIT_REPLY: State.ENHANCED,
+    State.AWAIT_CONNECT: State.TRANSPARENT,
+    State.AWAIT_LISTENING: State.AWAIT_PEER,
+    State.AWAIT_PEER: State.TRANSPARENT,
+    State.AWAIT_ASSOCIATE: State.ASSOCIATED,
+}
+"""Where a reply of success leads."""
 
-
-@dataclass(frozen=True, slots=True)
-class FeaturesListed:
-    """What the relay can do for us; without `persistent` it closes the connection now."""
-
-    features: FeatureList
-    persistent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EnhancedEntered:
-    """The connection is a control channel now."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyReceived:
-    """An answer to a control request; its `tid` says to which."""
-
-    reply: ControlReply
-
-
-@dataclass(frozen=True, slots=True)
-class DatagramEncapsulated:
-    """A datagram that came over the control channel."""
-
-    datagram: Encapsulated
-
-
-Event = LoggedIn | FeaturesListed | EnhancedEntered | ReplyReceived | DatagramEncapsulated
+_REFUSED = {
+    State.AWAIT_REPLY: "the relay refused the enhanced mode",
+    State.AWAIT_CONNECT: "the relay did not connect",
+    State.AWAIT_LISTENING: "the relay refused to listen for a peer",
+    State.AWAIT_PEER: "no peer came to the relay",
+    State.AWAIT_ASSOCIATE: "the relay refused UDP ASSOCIATE",
+}
 
 
 class ClientConnection(Stream):
@@ -79,6 +102,7 @@ class ClientConnection(Stream):
         super().__init__()
         self.state = State.IDLE
         self._credentials = credentials
+        self._udp_flags = RequestFlag.NONE  # asked for, then granted
         self._persistent = False
         self._ended = False
 
@@ -91,18 +115,46 @@ class ClientConnection(Stream):
 
     def request_features(self) -> None:
         """Ask what the relay can do, and to be kept for another command (ext)."""
-        self._expect(State.READY)
-        self._outgoing += Request(Command.LIST_FEATURES, flag=RequestFlag.PERSISTENT).encode()
-        self.state = State.AWAIT_FEATURES_REPLY
+        request = Request(Command.LIST_FEATURES, flag=RequestFlag.PERSISTENT)
+        self._request(request, State.AWAIT_FEATURES_REPLY)
 
     def request_enhanced(self) -> None:
-        self._expect(State.READY)
-        self._outgoing += Request(Command.ENHANCED_UDP_MODE).encode()
-        self.state = State.AWAIT_REPLY
+        self._request(Request(Command.ENHANCED_UDP_MODE), State.AWAIT_REPLY)
+
+    def request_connect(self, destination: Endpoint) -> None:
+        self._request(Request(Command.CONNECT, destination), State.AWAIT_CONNECT)
+
+    def request_bind(self, peer: Endpoint) -> None:
+        """Have the relay listen for one connection; `peer` is who is expected to connect."""
+        self._request(Request(Command.BIND, peer), State.AWAIT_LISTENING)
+
+    def request_associate(self, local: Endpoint = UNUSED, flag: RequestFlag = RequestFlag.NONE) -> None:
+        """Ask for an association; `local` is where we send from, if known. USECLIENTSPORT needs a port in it."""
+        request = Request(Command.UDP_ASSOCIATE, local, flag)
+        self._request(request, State.AWAIT_ASSOCIATE)
+        self._udp_flags = request.udp_flags
+
+    def ask_interface(self, destination: Endpoint) -> None:
+        """Ask which outside address a destination will see; one question at a time (pro-v5 §8)."""
+        self._expect(State.ASSOCIATED)
+        if RequestFlag.INTERFACE_REQUEST not in self._udp_flags:
+            raise LocalError("the relay did not grant INTERFACE REQUEST")
+        self._outgoing += InterfaceData(destination).encode()
+        self.state = State.AWAIT_INTERFACE
+
+    def leftover(self) -> bytes:
+        """What came behind the reply, when TRANSPARENT; the caller moves all further octets itself."""
+        self._expect(State.TRANSPARENT)
+        return self._take_all()
 
     def send(self, message: ControlRequest | Encapsulated) -> None:
         self._expect(State.ENHANCED)
         self._outgoing += message.encode()
+
+    def receive(self, octets: bytes) -> None:
+        """What nobody will read is dropped: anything after the end, or on an association but answers."""
+        if self.state not in (State.ASSOCIATED, State.CLOSED):
+            super().receive(octets)
 
     def receive_end(self) -> None:
         """The relay sends no more; ask for events once again, because a feature list may be whole now."""
@@ -122,9 +174,12 @@ class ClientConnection(Stream):
                 case State.AWAIT_LOGIN:
                     if outcome := self._take(CredentialsReply.parse):
                         return self._on_login(outcome.status)
-                case State.AWAIT_REPLY:
+                case state if state in _NEXT:
                     if reply := self._take(Reply.parse):
                         return self._on_reply(reply)
+                case State.AWAIT_INTERFACE:
+                    if reply := self._take(Reply.parse):
+                        return self._on_interface(reply)
                 case State.AWAIT_FEATURES_REPLY:
                     if reply := self._take(Reply.parse):
                         return self._on_features_reply(reply)
@@ -171,11 +226,31 @@ class ClientConnection(Stream):
 
     def _on_reply(self, reply: Reply) -> Event:
         if reply.code:
-            raise RequestRefused(f"the relay refused the enhanced mode: {meaning(reply.code)}", reply.code)
-        if reply.version != ENHANCED_VERSION:
-            raise WireError("the relay's reply to ENHANCED_UDP_MODE lacks the extension's version")
-        self.state = State.ENHANCED
+            raise RequestRefused(f"{_REFUSED[self.state]}: {meaning(reply.code)}", reply.code)
+        version = ENHANCED_VERSION if self.state is State.AWAIT_REPLY else VERSION
+        if reply.version != version:
+            raise WireError(f"expected a reply of version X'{version:02x}', not X'{reply.version:02x}'")
+        asked, self.state = self.state, _NEXT[self.state]
+        match asked:
+            case State.AWAIT_CONNECT:
+                return Connected(reply.bound)
+            case State.AWAIT_LISTENING:
+                return Listening(reply.bound)
+            case State.AWAIT_PEER:
+                return PeerAccepted(reply.bound)
+            case State.AWAIT_ASSOCIATE:
+                return self._on_associated(reply)
         return EnhancedEntered()
+
+    def _on_associated(self, reply: Reply) -> Event:
+        self._udp_flags &= reply.flag  # a foreign relay may have anything there: for RFC 1928 the octet is reserved
+        self._received.clear()
+        return Associated(reply.bound, self._udp_flags)
+
+    def _on_interface(self, reply: Reply) -> Event:
+        self.state = State.ASSOCIATED
+        self._received.clear()
+        return InterfaceReported(reply.code, reply.bound)
 
     def _next_message(self) -> Event | None:
         message = self._take(parse_message)
@@ -187,6 +262,11 @@ class ClientConnection(Stream):
             case ControlRequest():
                 raise WireError("a request from a relay")
         return None
+
+    def _request(self, request: Request, state: State) -> None:
+        self._expect(State.READY)
+        self._outgoing += request.encode()
+        self.state = state
 
     def _expect(self, state: State) -> None:
         if self.state is not state:

@@ -15,15 +15,18 @@ class Stream:
         self._received = bytearray()
         self._outgoing = bytearray()
 
+    @property
+    def octets_held(self) -> int:
+        """What waits here, not yet understood: who reads on while an answer is owed stops when it becomes too much."""
+        return len(self._received)
+
     def receive(self, octets: bytes) -> None:
         """Take what the peer sent; ask for events next."""
         self._received += octets
 
     def octets_to_send(self) -> bytes:
         """What is to be written now; it is handed out once."""
-        octets = bytes(self._outgoing)
-        self._outgoing.clear()
-        return octets
+        return _emptied(self._outgoing)
 
     def _take(self, parse: Callable[[bytearray], tuple[_T, int] | None]) -> _T | None:
         """The next message by a parser of mcastsocks.wire; None leaves the octets for later."""
@@ -33,3 +36,13 @@ class Stream:
         message, size = parsed
         del self._received[:size]
         return message
+
+    def _take_all(self) -> bytes:
+        """What is no message of ours; handed out once, too."""
+        return _emptied(self._received)
+
+
+def _emptied(buffer: bytearray) -> bytes:
+    octets = bytes(buffer)
+    buffer.clear()
+    return octets

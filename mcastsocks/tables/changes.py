@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
@@ -57,7 +58,61 @@ class RemoveEntry:
     aid: int
 
 
-Change = AddEntry | ChangeEntry | RemoveEntry
+class Answers(StrEnum):
+    """Whose datagrams a UDP ASSOCIATE takes: from any port of a host that was sent to, from exactly there, from all."""
+
+    CONTACTED_HOST = "contacted-host"
+    EXACT = "exact"
+    ANYONE = "anyone"
+
+
+@dataclass(frozen=True, slots=True)
+class Associate:
+    """One UDP ASSOCIATE (RFC 1928 §7) as a plane sees it; `channel` names it, as there is one a connection.
+
+    `inside` and `client` are as in an Entry. `outside_port` is the port that the client would like remotes to see on
+    the outside `via`; 0: any.
+    """
+
+    channel: int
+    inside: Endpoint
+    client: SockAddr
+    answers: Answers = Answers.CONTACTED_HOST
+    via: str = ""
+    outside_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AddAssociate:
+    """Done carries the outside endpoint where the port wished for was had."""
+
+    associate: Associate
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What becomes of an Associate's datagrams to `destination`, as the client writes it: they go to `target`.
+
+    Without a target they are dropped, for the reason `refused`. Done carries the outside endpoint that the target
+    sees.
+    """
+
+    channel: int
+    destination: Endpoint
+    target: Endpoint | None
+    via: str = ""
+    dscp: int | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAssociate:
+    """Done carries what it moved."""
+
+    channel: int
+
+
+Change = AddEntry | ChangeEntry | RemoveEntry | AddAssociate | Route | RemoveAssociate
 
 
 @dataclass(slots=True)

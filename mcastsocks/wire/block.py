@@ -65,7 +65,7 @@ def parse_block(octets: Octets, offset: int = 0) -> tuple[Endpoint | None, int]:
     if kind == AddressType.IPV6:
         return Endpoint(IPv6Address(raw), port), end
     if kind == AddressType.NAME:
-        return Endpoint(_name(raw), port), end
+        return Endpoint(parse_name(raw), port), end
     if any(raw) or port:
         raise WireError("address type 00 with content", ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED)
     return None, end
@@ -77,18 +77,27 @@ def encode_block(endpoint: Endpoint | None) -> bytes:
         return _UNUSED
     host, port = endpoint
     if isinstance(host, str):
-        name = host.encode("ascii")
-        if not 1 <= len(name) <= 255:
-            raise ValueError(f"a name has 1 to 255 octets, this one {len(name)}")
+        name = encode_name(host)
         return bytes((AddressType.NAME, len(name))) + name + _PORT.pack(port)
     kind = AddressType.IPV4 if host.version == 4 else AddressType.IPV6
     return bytes((kind,)) + host.packed + _PORT.pack(port)
 
 
-def _name(raw: bytes) -> str:
-    """A name as text. Graphic ASCII only: what else could be in a name neither resolves nor may be logged."""
+def parse_name(raw: bytes) -> str:
+    """A name as text. Graphic ASCII only: what else could be in a name neither resolves nor may be logged.
+
+    Raises WireError with reply 09 for a name that is empty or cannot be one.
+    """
     if not raw:
         raise WireError("an empty name", ReplyCode.INVALID_ADDRESS)
     if not all(0x21 <= octet <= 0x7E for octet in raw):
         raise WireError("a name with octets that no host name has", ReplyCode.INVALID_ADDRESS)
     return raw.decode("ascii")
+
+
+def encode_name(name: str) -> bytes:
+    """The octets of a name, without a length; ValueError for one that no message holds."""
+    raw = name.encode("ascii")
+    if not 1 <= len(raw) <= 255:
+        raise ValueError(f"a name has 1 to 255 octets, this one {len(raw)}")
+    return raw

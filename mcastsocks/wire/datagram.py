@@ -25,7 +25,8 @@ SOURCE_BLOCK_OCTETS = 19
 MAX_FRAME_OCTETS = 0xFFFF - 7
 """What a TCP-encapsulated datagram carries behind its own header of 7 octets (mcast §4.4)."""
 
-_MOST_PIECES = 127
+MOST_PIECES = 127
+"""Positions that FRAG can name (RFC 1928 §7)."""
 
 
 def source_block(source: Endpoint) -> bytes:
@@ -37,7 +38,7 @@ def fragments(rsv: int, dgid: int, aid: int, body: Octets, room: int) -> list[by
     """A body cut into datagrams of at most `room` octets, header included; None when 127 pieces do not hold it."""
     width = room - HEADER_OCTETS
     starts = range(0, max(len(body), 1), width)  # an empty body is a piece, too
-    if len(starts) > _MOST_PIECES:
+    if len(starts) > MOST_PIECES:
         return None
     return [
         HEADER.pack(rsv, position | (LAST_FRAGMENT if position == len(starts) else 0), dgid, aid)

@@ -15,6 +15,8 @@ USERPASS_VERSION = 0x01
 ENHANCED_VERSION = 0x01
 """VER of the reply to ENHANCED_UDP_MODE: the version of the extension (mcast §4.1.1)."""
 
+_INTERFACE_DATA = 0x01  # SUB
+
 
 class Method(IntEnum):
     """METHOD (RFC 1928 §3)."""
@@ -165,6 +167,14 @@ class Request:
     def encode(self) -> bytes:
         return bytes((VERSION, self.command, self.flag)) + encode_block(self.destination)
 
+    @property
+    def udp_flags(self) -> RequestFlag:
+        """What a UDP ASSOCIATE asks for, as far as known; USECLIENTSPORT without a port asks nothing (pro-v5 §8)."""
+        known = RequestFlag.INTERFACE_REQUEST
+        if self.destination.port:
+            known |= RequestFlag.USECLIENTSPORT
+        return RequestFlag(self.flag) & known
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -192,3 +202,36 @@ class Reply:
 
     def encode(self) -> bytes:
         return bytes((self.version, self.code, self.flag)) + encode_block(self.bound)
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceData:
+    """RSV SUB FLAG ATYP ADDR PORT: from which address will this destination see my datagrams (pro-v5 §8)?
+
+    On the connection of a UDP ASSOCIATE, when both ends set INTERFACE REQUEST; answered by a Reply.
+    """
+
+    destination: Endpoint
+    flag: int = 0
+
+    @classmethod
+    def parse(cls, octets: Octets) -> tuple[InterfaceData, int] | None:
+        """Raises WireError for RSV other than 0, with reply 07 for another SUB, 08 or 09 for a bad address."""
+        if not octets:
+            return None
+        if octets[0]:
+            raise WireError(f"reserved octet X'{octets[0]:02x}' of an INTERFACE DATA")
+        if len(octets) < 4:
+            return None
+        if octets[1] != _INTERFACE_DATA:
+            raise WireError(f"subcommand X'{octets[1]:02x}' is unknown", ReplyCode.COMMAND_NOT_SUPPORTED)
+        try:
+            destination, end = parse_block(octets, 3)
+        except Truncated:
+            return None
+        if destination is None:
+            raise WireError("address type 00 in an INTERFACE DATA", ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED)
+        return cls(destination, octets[2]), end
+
+    def encode(self) -> bytes:
+        return bytes((0, _INTERFACE_DATA, self.flag)) + encode_block(self.destination)

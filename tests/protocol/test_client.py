@@ -20,15 +20,27 @@ from mcastsocks.protocol.client import (
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated
 from mcastsocks.wire.features import Feature, FeatureList
 from mcastsocks.wire.options import Option
-from mcastsocks.wire.socks5 import Credentials
-from tests.protocol import dialogue
+from tests.protocol.client_lines import (
+    ALICE,
+    ASSOCIATES_ASKING,
+    BEHIND_THE_END,
+    BINDS,
+    CONNECTED,
+    CONNECTS,
+    DNS,
+    GRANTED,
+    LISTENING,
+    REQUESTS,
+    WEB,
+    Line,
+    connection,
+    no,
+    reached,
+)
 from tests.protocol.dialogue import Transcript, cut, heard, play, script
 from tests.vectors import octets
 from tests.wire.strategies import hostile, quick
 
-Line = dialogue.Line[ClientConnection]
-
-ALICE = Credentials(b"alice", b"secret")
 BIND = ControlRequest(
     5, 258, 0, 7, 0, Endpoint(ip_address("192.0.2.10"), 40000), Endpoint(ip_address("198.51.100.7"), 53)
 )
@@ -55,7 +67,6 @@ ANSWER = Line(
 )
 ENCAPSULATED = Line(octets("encapsulated datagram"), DatagramEncapsulated(Encapsulated(0xDEADBEEF, b"ping")))
 REFUSAL = Line(octets("extension: reason of a refusal"), ReplyReceived(REASON))
-BEHIND_THE_END = Line(octets("UDP BIND reply"))
 
 ADMITTED = [METHOD_USERPASS, LOGIN, ENHANCED]
 
@@ -69,10 +80,6 @@ LISTED = Line(
     octets("ENHANCED_UDP_MODE"),
 )
 LISTED_ONCE = Line(bytes.fromhex("05000001000000000000") + LIST, FeaturesListed(FEATURES, persistent=False))
-
-
-def no(hears: str | bytes, error: type[Exception]) -> list[Line]:
-    return [Line(bytes.fromhex(hears) if isinstance(hears, str) else hears, error), BEHIND_THE_END]
 
 
 DIALOGUES = {
@@ -99,21 +106,9 @@ DIALOGUES = {
     "encapsulated SIZE too small": [*ADMITTED, *no(octets("encapsulated SIZE below 7")[:3], WireError)],
     "reply cut in a block": [*ADMITTED, *no(b"\x02" + octets("SIZE cuts the remote address")[1:], WireError)],
     "reply with broken options": [*ADMITTED, *no(b"\x02" + octets("option overruns SIZE")[1:], WireError)],
+    **REQUESTS,
 }
 dialogues = pytest.mark.parametrize("lines", DIALOGUES.values(), ids=DIALOGUES)
-
-
-def connection(credentials: Credentials | None = ALICE) -> ClientConnection:
-    machine = ClientConnection(credentials)
-    machine.greet()
-    machine.octets_to_send()
-    return machine
-
-
-def reached(*lines: Line) -> ClientConnection:
-    machine = connection()
-    assert play(machine, lines, [heard(lines)]) == script(lines)
-    return machine
 
 
 # --- dialogues ---
@@ -269,6 +264,10 @@ VERBS = {  # each with the only state that knows it
     "greet": (State.IDLE, ClientConnection.greet),
     "request features": (State.READY, ClientConnection.request_features),
     "request enhanced": (State.READY, ClientConnection.request_enhanced),
+    "request connect": (State.READY, lambda m: m.request_connect(WEB)),
+    "request bind": (State.READY, lambda m: m.request_bind(WEB)),
+    "request associate": (State.READY, ClientConnection.request_associate),
+    "ask interface": (State.ASSOCIATED, lambda m: m.ask_interface(DNS)),
     "send": (State.ENHANCED, lambda m: m.send(BIND)),
 }
 
@@ -282,6 +281,13 @@ def in_state(state: State) -> ClientConnection:
         State.AWAIT_REPLY: [METHOD_USERPASS, LOGIN],
         State.AWAIT_FEATURES_REPLY: [METHOD_USERPASS, ASKS],
         State.AWAIT_FEATURES: [METHOD_USERPASS, ASKS, Line(LISTED.hears[:10])],
+        State.AWAIT_CONNECT: [CONNECTS],
+        State.AWAIT_LISTENING: [BINDS],
+        State.AWAIT_PEER: [BINDS, LISTENING],
+        State.TRANSPARENT: [CONNECTS, CONNECTED],
+        State.AWAIT_ASSOCIATE: [ASSOCIATES_ASKING],
+        State.ASSOCIATED: [ASSOCIATES_ASKING, Line(GRANTED.hears, GRANTED.event)],
+        State.AWAIT_INTERFACE: [ASSOCIATES_ASKING, GRANTED],
         State.ENHANCED: ADMITTED,
         State.CLOSED: no("05ff", LoginRefused)[:1],
     }
@@ -302,6 +308,16 @@ def test_a_verb_out_of_turn_is_our_error_and_changes_nothing(state: State, verb:
     with pytest.raises(LocalError, match=state.name):
         call(machine)
     assert (machine.state, machine.octets_to_send()) == (state, b"")
+
+
+@pytest.mark.parametrize("state", set(State) - {State.TRANSPARENT})
+def test_nothing_is_handed_out_before_octets_pass_both_ways(state: State) -> None:
+    machine = in_state(state)
+    machine.receive(b"\x05")
+    held = machine.octets_held
+    with pytest.raises(LocalError, match=state.name):
+        machine.leftover()
+    assert (machine.state, machine.octets_held) == (state, held)
 
 
 @pytest.mark.parametrize("state", [State.IDLE, State.READY])

@@ -1,7 +1,6 @@
 """The relay's machine: whole dialogues in every cut, refusals, broken peers, verbs out of turn."""
 
 from collections.abc import Callable
-from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -21,21 +20,15 @@ from mcastsocks.protocol.server import (
 from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated
 from mcastsocks.wire.features import Feature, FeatureList
 from mcastsocks.wire.replies import ReplyCode
-from mcastsocks.wire.socks5 import Credentials, Method, Request
-from tests.protocol import dialogue
+from mcastsocks.wire.socks5 import Credentials, Method, Request, RequestFlag
+from tests.protocol import server_lines
 from tests.protocol.dialogue import Transcript, cut, heard, play, script
+from tests.protocol.server_lines import BEHIND_THE_END, NO_LOGIN, NOTHING, OUTSIDE, Line, at, refused
 from tests.vectors import octets
 from tests.wire.strategies import hostile, quick
 
-Line = dialogue.Line[ServerConnection]
-Verb = Callable[[ServerConnection], None]
+Verb = Callable[[ServerConnection], object]
 
-
-def at(host: str, port: int) -> Endpoint:
-    return Endpoint(ip_address(host), port)
-
-
-NOTHING = at("0.0.0.0", 0)
 CLIENT = at("192.0.2.10", 40000)
 REMOTE = at("198.51.100.7", 53)
 BOUND = ControlReply(0, 258, 0xDEADBEEF, 7, at("192.0.2.1", 1080), at("203.0.113.1", 50123))
@@ -51,9 +44,6 @@ LOGIN = Line(
     LoginAttempted(Credentials(b"alice", b"secret")),
     ServerConnection.accept_login,
     octets("userpass ok"),
-)
-NO_LOGIN = Line(
-    bytes.fromhex("050100"), MethodsOffered((0,)), lambda m: m.choose_method(Method.NONE), bytes.fromhex("0500")
 )
 ENHANCE = Line(
     octets("ENHANCED_UDP_MODE"),
@@ -96,12 +86,6 @@ RELEASE = Line(
     ControlRequested(ControlRequest(6, 18, 0x01020304, 3)),
 )
 NONE_ACCEPTABLE = octets("method: none acceptable is two octets")
-BEHIND_THE_END = Line(octets("UDP BIND adds a direction", "encapsulated datagram, empty"))
-
-
-def refused(request: Request, line_octets: bytes, code: ReplyCode, says: bytes) -> Line:
-    return Line(line_octets, RequestMade(request), lambda m: m.fail_request(request, code), says)
-
 
 DIALOGUES = {
     "login and channel": [GREETING, LOGIN, ENHANCE, BIND, ENCAPSULATED, SET_TTL, RELEASE, BIND],
@@ -194,17 +178,18 @@ DIALOGUES = {
         Line(b"\x02" + octets("option overruns SIZE")[1:], WireError),
         BEHIND_THE_END,
     ],
+    **server_lines.DIALOGUES,
 }  # fmt: skip
 dialogues = pytest.mark.parametrize("lines", DIALOGUES.values(), ids=DIALOGUES)
 
 
-def connection() -> ServerConnection:
-    return ServerConnection(now=100.0, handshake_timeout_s=10.0)
+def connection(*, socks4: bool = False) -> ServerConnection:
+    return ServerConnection(now=100.0, handshake_timeout_s=10.0, socks4=socks4)
 
 
-def reached(*lines: Line) -> ServerConnection:
+def reached(*lines: Line, socks4: bool = False) -> ServerConnection:
     """A machine behind these lines, with nothing left to send."""
-    machine = connection()
+    machine = connection(socks4=socks4)
     assert play(machine, lines, [heard(lines)]) == script(lines)
     return machine
 
@@ -342,59 +327,94 @@ def test_one_deadline_covers_the_negotiation_and_ends_with_it() -> None:
 # --- verbs out of turn ---
 
 CONNECT = Request(1, REMOTE)
+
 STATES: dict[State, tuple[Line, ...]] = {
     State.AWAIT_GREETING: (),
     State.CHOOSE_METHOD: (Line(GREETING.hears, GREETING.event),),
     State.AWAIT_CREDENTIALS: (GREETING,),
     State.CHECK_CREDENTIALS: (GREETING, Line(LOGIN.hears, LOGIN.event)),
     State.AWAIT_REQUEST: (GREETING, LOGIN),
+    State.AWAIT_SOCKS4_REQUEST: (Line(server_lines.SOCKS4_CONNECT.hears[:1]),),
     State.ANSWER_REQUEST: (GREETING, LOGIN, Line(ENHANCE.hears, ENHANCE.event)),
+    State.ANSWER_CONNECT: (NO_LOGIN, Line(server_lines.CONNECT.hears, server_lines.CONNECT.event)),
+    State.ANSWER_BIND: (NO_LOGIN, Line(server_lines.LISTEN.hears, server_lines.LISTEN.event)),
+    State.AWAIT_PEER: (NO_LOGIN, server_lines.LISTEN),
+    State.TRANSPARENT: (NO_LOGIN, server_lines.CONNECT),
+    State.ANSWER_ASSOCIATE: (NO_LOGIN, Line(server_lines.ASSOCIATE.hears, server_lines.ASSOCIATE.event)),
+    State.ASSOCIATED: (NO_LOGIN, server_lines.ASSOCIATE_ASKING),
+    State.ANSWER_INTERFACE: (
+        NO_LOGIN,
+        server_lines.ASSOCIATE_ASKING,
+        Line(server_lines.INTERFACE.hears, server_lines.INTERFACE.event),
+    ),
     State.ENHANCED: (GREETING, LOGIN, ENHANCE),
-    State.CLOSED: (Line(b"\x04", WireError),),
+    State.CLOSED: (Line(b"\x16", WireError),),
 }
-VERBS: dict[str, tuple[State, Verb]] = {  # each with the only state that knows it
-    "choose no authentication": (State.CHOOSE_METHOD, lambda m: m.choose_method(Method.NONE)),
-    "choose userpass": (State.CHOOSE_METHOD, lambda m: m.choose_method(Method.USERPASS)),
-    "refuse methods": (State.CHOOSE_METHOD, ServerConnection.refuse_methods),
-    "accept login": (State.CHECK_CREDENTIALS, ServerConnection.accept_login),
-    "refuse login": (State.CHECK_CREDENTIALS, ServerConnection.refuse_login),
-    "enter enhanced": (State.ANSWER_REQUEST, ServerConnection.enter_enhanced),
-    "list features": (State.ANSWER_REQUEST, lambda m: m.list_features(LIST_REQUEST, FEATURES)),
-    "fail request": (State.ANSWER_REQUEST, lambda m: m.fail_request(CONNECT, ReplyCode.NOT_ALLOWED)),
-    "reply": (State.ENHANCED, lambda m: m.reply(BOUND)),
+ANSWERS = {State.ANSWER_REQUEST, State.ANSWER_CONNECT, State.ANSWER_BIND, State.AWAIT_PEER, State.ANSWER_ASSOCIATE}
+VERBS: dict[str, tuple[set[State], Verb]] = {  # each with the only states that know it
+    "choose no authentication": ({State.CHOOSE_METHOD}, lambda m: m.choose_method(Method.NONE)),
+    "choose userpass": ({State.CHOOSE_METHOD}, lambda m: m.choose_method(Method.USERPASS)),
+    "refuse methods": ({State.CHOOSE_METHOD}, ServerConnection.refuse_methods),
+    "accept login": ({State.CHECK_CREDENTIALS}, ServerConnection.accept_login),
+    "refuse login": ({State.CHECK_CREDENTIALS}, ServerConnection.refuse_login),
+    "enter enhanced": ({State.ANSWER_REQUEST}, ServerConnection.enter_enhanced),
+    "list features": ({State.ANSWER_REQUEST}, lambda m: m.list_features(LIST_REQUEST, FEATURES)),
+    "connected": ({State.ANSWER_CONNECT}, lambda m: m.connected(OUTSIDE)),
+    "listening": ({State.ANSWER_BIND}, lambda m: m.listening(OUTSIDE)),
+    "accepted": ({State.AWAIT_PEER}, lambda m: m.accepted(OUTSIDE)),
+    "associated": ({State.ANSWER_ASSOCIATE}, lambda m: m.associated(OUTSIDE)),
+    "associated, asking": (set(), lambda m: m.associated(OUTSIDE, RequestFlag.INTERFACE_REQUEST)),  # not asked for
+    "report interface": ({State.ANSWER_INTERFACE}, lambda m: m.report_interface(OUTSIDE)),
+    "refuse interface": ({State.ANSWER_INTERFACE}, lambda m: m.refuse_interface(ReplyCode.NOT_ALLOWED)),
+    "fail request": (ANSWERS, lambda m: m.fail_request(CONNECT, ReplyCode.NOT_ALLOWED)),
+    "reply": ({State.ENHANCED}, lambda m: m.reply(BOUND)),
 }
+
+
+def in_state(state: State) -> ServerConnection:
+    return reached(*STATES[state], socks4=state is State.AWAIT_SOCKS4_REQUEST)
 
 
 def test_every_state_is_reached_here() -> None:
     assert set(STATES) == set(State)
-    for state, lines in STATES.items():
-        assert reached(*lines).state is state
+    for state in STATES:
+        assert in_state(state).state is state
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("state", State)
 def test_a_verb_out_of_turn_is_our_error_and_changes_nothing(state: State, verb: str) -> None:
-    only, call = VERBS[verb]
-    machine = reached(*STATES[state])
+    known, call = VERBS[verb]
+    machine = in_state(state)
     deadline = machine.deadline
-    if state is only:
+    if state in known:
         call(machine)
         assert machine.octets_to_send() != b""
         return
-    with pytest.raises(LocalError, match=state.name):
+    with pytest.raises(LocalError):
         call(machine)
     assert (machine.state, machine.deadline, machine.octets_to_send()) == (state, deadline, b"")
 
 
+@pytest.mark.parametrize("state", set(State) - {State.TRANSPARENT})
+def test_nothing_is_handed_out_before_octets_pass_both_ways(state: State) -> None:
+    machine = in_state(state)
+    machine.receive(b"\x05")
+    held = machine.octets_held
+    with pytest.raises(LocalError, match=state.name):
+        machine.leftover()
+    assert (machine.state, machine.octets_held, machine.octets_to_send()) == (state, held, b"")
+
+
 @pytest.mark.parametrize("method", [Method.GSSAPI, Method.NONE_ACCEPTABLE])
 def test_a_method_that_is_not_served_cannot_be_chosen(method: Method) -> None:
-    machine = reached(*STATES[State.CHOOSE_METHOD])
+    machine = in_state(State.CHOOSE_METHOD)
     with pytest.raises(LocalError, match=method.name):
         machine.choose_method(method)
     assert (machine.state, machine.octets_to_send()) == (State.CHOOSE_METHOD, b"")
 
 
 def test_failure_may_name_what_was_bound() -> None:
-    machine = reached(*STATES[State.ANSWER_REQUEST])
+    machine = in_state(State.ANSWER_CONNECT)
     machine.fail_request(CONNECT, ReplyCode.INVALID_ADDRESS, at("192.0.2.1", 0x1234))
     assert machine.octets_to_send() == bytes.fromhex("05090001c00002011234")

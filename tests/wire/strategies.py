@@ -8,7 +8,16 @@ from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, 
 from mcastsocks.wire.datagram import LAST_FRAGMENT, RSV_SOURCE, Datagram
 from mcastsocks.wire.features import Feature, FeatureList, FeatureTag
 from mcastsocks.wire.options import MAX_SOURCES, Option, OptionType
-from mcastsocks.wire.socks5 import Credentials, CredentialsReply, Greeting, MethodChoice, Reply, Request
+from mcastsocks.wire.socks4 import Socks4Reply, Socks4Request
+from mcastsocks.wire.socks5 import (
+    Credentials,
+    CredentialsReply,
+    Greeting,
+    InterfaceData,
+    MethodChoice,
+    Reply,
+    Request,
+)
 from tests.vectors import VECTORS
 
 quick = settings(max_examples=25, deadline=None)
@@ -27,6 +36,14 @@ requests = st.builds(Request, u8, endpoints, u8)
 features = st.builds(Feature, u8.filter(lambda tag: tag != FeatureTag.END), u8, st.binary(max_size=255))
 feature_lists = st.builds(FeatureList, st.lists(features, max_size=12).map(tuple))
 replies = st.builds(Reply, u8, endpoints, u8, st.sampled_from((0x05, 0x01)))
+interface_data = st.builds(InterfaceData, endpoints, u8)
+
+ipv4_endpoints = st.builds(Endpoint, st.ip_addresses(v=4), u16)
+means_a_name = st.ip_addresses(v=4, network="0.0.0.0/24").filter(int)
+socks4_hosts = st.ip_addresses(v=4).filter(lambda address: not 0 < int(address) < 256) | names
+user_ids = st.binary(max_size=255).map(lambda user: user.replace(b"\0", b"0"))
+socks4_requests = st.builds(Socks4Request, st.sampled_from((1, 2)), st.builds(Endpoint, socks4_hosts, u16), user_ids)
+socks4_replies = st.builds(Socks4Reply, u8, ipv4_endpoints)
 
 
 def _source_list(kind: OptionType) -> st.SearchStrategy[Option]:

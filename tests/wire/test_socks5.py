@@ -1,10 +1,24 @@
 """What is particular about single messages of the negotiation."""
 
 import pytest
+from hypothesis import given
 
+from mcastsocks.address import Endpoint
 from mcastsocks.errors import WireError
-from mcastsocks.wire.socks5 import Credentials, CredentialsReply, Greeting, MethodChoice, Reply, Request
+from mcastsocks.wire.socks5 import (
+    Credentials,
+    CredentialsReply,
+    Greeting,
+    InterfaceData,
+    MethodChoice,
+    Reply,
+    Request,
+    RequestFlag,
+)
+from tests import scapy_layers
 from tests.vectors import octets
+from tests.wire.second_opinion import endpoint_of
+from tests.wire.strategies import interface_data, quick
 
 
 @pytest.mark.parametrize("version", [0x00, 0x01, 0x04, 0x06, 0x16, 0xFF])
@@ -83,3 +97,54 @@ def test_destination_of_enhanced_udp_mode_is_parsed_and_means_nothing() -> None:
 
 def test_unused_address_of_a_foreign_reply_is_zero() -> None:
     assert Reply.parse(bytes.fromhex("05070000000000000000")) == Reply.parse(octets("ENHANCED_UDP_MODE switched off"))
+
+
+# --- UDP ASSOCIATE ---
+
+
+@pytest.mark.parametrize(
+    ("flag", "port", "asks"),
+    [
+        (0x00, 5000, RequestFlag.NONE),
+        (0x01, 0, RequestFlag.INTERFACE_REQUEST),
+        (0x04, 5000, RequestFlag.USECLIENTSPORT),
+        (0x04, 0, RequestFlag.NONE),  # no port, nothing to use
+        (0xFF, 0, RequestFlag.INTERFACE_REQUEST),
+        (0xFF, 5000, RequestFlag.INTERFACE_REQUEST | RequestFlag.USECLIENTSPORT),
+    ],
+)
+def test_association_asks_for_what_is_known_and_possible(flag: int, port: int, asks: RequestFlag) -> None:
+    assert Request(3, Endpoint("x", port), flag).udp_flags == asks
+
+
+def test_golden_association_asks_to_use_the_clients_port() -> None:
+    parsed = Request.parse(octets("UDP ASSOCIATE USECLIENTSPORT"))
+    assert parsed is not None
+    assert parsed[0].udp_flags == RequestFlag.USECLIENTSPORT
+
+
+@pytest.mark.parametrize(
+    ("octets", "reply"),
+    [
+        ("05", None),  # a request on a connection that had its own
+        ("01", None),
+        ("00000001", 0x07),
+        ("00020001", 0x07),
+        ("00010000", 0x08),
+        ("00010007", 0x08),
+        ("0001000300", 0x09),
+    ],
+)
+def test_interface_data_that_cannot_be_answered_carries_the_reply(octets: str, reply: int | None) -> None:
+    with pytest.raises(WireError) as caught:
+        InterfaceData.parse(bytes.fromhex(octets).ljust(12, b"\0"))
+    assert caught.value.reply == reply
+
+
+@quick
+@given(interface_data)
+def test_scapy_reads_the_same_interface_data(message: InterfaceData) -> None:
+    packet = scapy_layers.InterfaceData(message.encode())
+    assert (packet.RSV, packet.SUB, packet.FLAG) == (0, 1, message.flag)
+    assert endpoint_of(packet.DST) == message.destination
+    assert not packet.payload

@@ -12,7 +12,16 @@ from mcastsocks.errors import WireError
 from mcastsocks.wire.block import Octets
 from mcastsocks.wire.control import parse_message
 from mcastsocks.wire.features import FeatureList
-from mcastsocks.wire.socks5 import Credentials, CredentialsReply, Greeting, MethodChoice, Reply, Request
+from mcastsocks.wire.socks4 import Socks4Reply, Socks4Request
+from mcastsocks.wire.socks5 import (
+    Credentials,
+    CredentialsReply,
+    Greeting,
+    InterfaceData,
+    MethodChoice,
+    Reply,
+    Request,
+)
 from tests.vectors import octets as golden
 from tests.wire import strategies
 from tests.wire.strategies import hostile, quick
@@ -32,6 +41,9 @@ KINDS = [
     Kind("credentials reply", CredentialsReply.parse, strategies.credentials_replies),
     Kind("request", Request.parse, strategies.requests),
     Kind("reply", Reply.parse, strategies.replies),
+    Kind("interface data", InterfaceData.parse, strategies.interface_data),
+    Kind("SOCKS 4 request", Socks4Request.parse, strategies.socks4_requests),
+    Kind("SOCKS 4 reply", Socks4Reply.parse, strategies.socks4_replies),
     Kind("feature list", FeatureList.parse, strategies.feature_lists),
     Kind("control request", parse_message, strategies.control_requests),
     Kind("control reply", parse_message, strategies.control_replies),
@@ -39,7 +51,7 @@ KINDS = [
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 # The last three have one parser
-each_parser = pytest.mark.parametrize("kind", KINDS[:8], ids=lambda kind: kind.name)
+each_parser = pytest.mark.parametrize("kind", KINDS[:-2], ids=lambda kind: kind.name)
 
 
 @each_kind
