@@ -82,9 +82,6 @@ class RecordingPlane:
         assert not self.closed, "a datagram for a closed plane"
         self.taken.append((channel, aid, data))
 
-    def speaks(self, via: str, version: int) -> bool:
-        return True
-
     def renew(self, via: str, interface: Interface) -> int:
         return 0
 
@@ -93,6 +90,9 @@ class RecordingPlane:
 
     def traffic(self, aid: int) -> Traffic | None:
         return self.moved.get(aid)
+
+    def associate_traffic(self, channel: int) -> Traffic | None:
+        return None
 
     def counters(self) -> Counters:
         return Counters()

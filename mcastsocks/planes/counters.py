@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,7 +15,8 @@ class DropReason(StrEnum):
 
     RUNT = "runt"  # shorter than its header
     RESERVED_BITS = "reserved-bits"  # RSV
-    BAD_FRAGMENT = "bad-fragment"  # FRAG X'80'
+    BAD_FRAGMENT = "bad-fragment"  # FRAG X'80'; of a UDP ASSOCIATE any, where fragments are not taken
+    BAD_ADDRESS = "bad-address"  # of a UDP ASSOCIATE's destination
     ENCAPSULATED = "encapsulated"  # its datagrams come over the control channel
     NOT_ENCAPSULATED = "not-encapsulated"  # and the reverse
     MULTICAST_MODE = "multicast-mode"  # in MM-mode there is no header
@@ -22,6 +24,9 @@ class DropReason(StrEnum):
     WRONG_ADDRESS = "wrong-address"  # not the client's
     WRONG_PORT = "wrong-port"
     NO_SEND_DIRECTION = "no-send-direction"
+    NOT_ALLOWED = "not-allowed"  # by a rule, for the destination of one datagram (RFC 1928 §7)
+    UNRESOLVED = "unresolved"  # the name of a destination
+    NOT_WAITING = "not-waiting"  # too many wait for a name already
     UNEXPECTED_REMOTE = "unexpected-remote"  # no association waits for it
     IGNORED_SOURCE = "ignored-source"  # another relay on this border
     UNPERMITTED_SENDER = "unpermitted-sender"  # an inside host without a send direction, in MM-mode
@@ -35,14 +40,31 @@ class DropReason(StrEnum):
     SEND_FAILED = "send-failed"
 
 
+_DROP_OF_ERRNO = {
+    errno.EAGAIN: DropReason.BUFFER_FULL,
+    errno.ENOBUFS: DropReason.BUFFER_FULL,
+    errno.EMSGSIZE: DropReason.TOO_LARGE,
+    errno.ENETUNREACH: DropReason.UNREACHABLE,
+    errno.EHOSTUNREACH: DropReason.UNREACHABLE,
+    errno.ENETDOWN: DropReason.UNREACHABLE,
+    errno.EADDRNOTAVAIL: DropReason.UNREACHABLE,
+}
+
+
+def reason_of(error: OSError) -> DropReason:
+    """Why the kernel did not take a datagram."""
+    return _DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED)
+
+
 @dataclass(slots=True)
 class Counters:
     """Datagrams of a plane since it started.
 
     Every one is accounted for: received_inside + received_outside + copied + reassembled == sent_inside +
-    sent_outside + hellos + pieces + the sum of drops. `copied` counts the further copies that the receivers of a
-    group got made; `pieces` are fragments that were taken in, `reassembled` what became of them. A datagram sent in
-    fragments is one in sent_inside. `queues` says how the fragments' queues ended.
+    sent_outside + hellos + pieces + waiting + the sum of drops. `waiting` wait for a name to be resolved. `copied`
+    counts the further copies that the receivers of a group got made; `pieces` are fragments that were taken in,
+    `reassembled` what became of them. A datagram sent in fragments is one in sent_inside. `queues` says how the
+    fragments' queues ended.
     """
 
     received_inside: int = 0
@@ -53,6 +75,7 @@ class Counters:
     sent_outside: int = 0
     hellos: int = 0
     pieces: int = 0
+    waiting: int = 0
     drops: Counter[DropReason] = field(default_factory=Counter)
     queues: Counter[QueueEnd] = field(default_factory=Counter)
 
@@ -60,7 +83,8 @@ class Counters:
     def balance(self) -> int:
         """Datagrams that came in and are not accounted for: zero, or there is a defect."""
         came = self.received_inside + self.received_outside + self.copied + self.reassembled
-        return came - self.sent_inside - self.sent_outside - self.hellos - self.pieces - self.drops.total()
+        went = self.sent_inside + self.sent_outside + self.hellos + self.pieces + self.waiting
+        return came - went - self.drops.total()
 
     def as_dict(self) -> dict[str, int]:
         """Flat, for a record: drops by reason as `drop.runt` and so on."""
@@ -71,5 +95,5 @@ class Counters:
 
 _PLAIN = (
     *("received_inside", "received_outside", "copied", "reassembled"),
-    *("sent_inside", "sent_outside", "hellos", "pieces"),
+    *("sent_inside", "sent_outside", "hellos", "pieces", "waiting"),
 )

@@ -44,11 +44,21 @@ def no_channels(channel: int, aid: int, body: bytes) -> Sequence[int]:
     return (aid,)
 
 
+Ask = Callable[[int, Endpoint], None]
+"""Told of a destination that a UDP ASSOCIATE, by its channel, sends to and that has no Route; one is given, now or
+later."""
+
+
+def nobody_answers(channel: int, destination: Endpoint) -> None:
+    """Of a plane without UDP ASSOCIATE."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlaneOptions:
     """`fragment_above` is the largest UDP payload sent to a client, in octets; None: what UDP carries.
 
     `inside` is where MM-mode takes and gives group datagrams, with `inside_ttl` hops; None: no MM-mode.
+    `socks_fragments`: whether a UDP ASSOCIATE takes fragments, and gives them.
     """
 
     max_sockets: int
@@ -57,6 +67,8 @@ class PlaneOptions:
     inside_ttl: int = 1
     reassembly: ReassemblyLimits = field(default_factory=ReassemblyLimits)
     sink: ChannelSink = no_channels
+    ask: Ask = nobody_answers
+    socks_fragments: bool = False
 
 
 class Plane(Protocol):
@@ -73,9 +85,6 @@ class Plane(Protocol):
     def take(self, channel: int, aid: int, data: bytes) -> None:
         """A datagram that a client sent over its control channel."""
 
-    def speaks(self, via: str, version: int) -> bool:
-        """Whether an outside has an address of that IP version now."""
-
     def renew(self, via: str, interface: Interface) -> int:
         """Links or addresses outside have changed: join again what the kernel has forgotten; how many groups that were.
 
@@ -87,6 +96,9 @@ class Plane(Protocol):
 
     def traffic(self, aid: int) -> Traffic | None:
         """What an association moved so far."""
+
+    def associate_traffic(self, channel: int) -> Traffic | None:
+        """What a UDP ASSOCIATE moved so far."""
 
     def counters(self) -> Counters:
         """What the plane moved and dropped so far."""

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.planes import sockets
 from mcastsocks.planes.interface import Interface, Outside
 from mcastsocks.planes.quota import Quota
-from mcastsocks.tables.changes import Entry
 from mcastsocks.tables.remotes import RemoteIndex
 
-_Key = tuple[str, int, SockAddr | None, int]  # via, channel, client, IP version
+if TYPE_CHECKING:
+    from mcastsocks.planes.associate import Associated
+
+
+class OutsideKey(NamedTuple):
+    """What the associations that share a socket have in common; `client` is None over the control channel."""
+
+    via: str
+    channel: int
+    client: SockAddr | None
+    version: int
 
 
 @dataclass(slots=True)
 class OutsideSocket:
-    """Shared by the associations of one client that go the same way, for one IP version."""
+    """Shared by the associations of one client that go the same way, for one IP version; or a UDP ASSOCIATE's own."""
 
     sock: socket.socket
     sockaddr: SockAddr
     endpoint: Endpoint
     remotes: RemoteIndex = field(default_factory=RemoteIndex)
     users: int = 0
+    associated: Associated | None = None
 
 
 class OutsideSockets:
@@ -43,7 +54,7 @@ class OutsideSockets:
     ) -> None:
         self._interfaces = {via: outside.interface for via, outside in outsides.items()}
         self._quota, self._opened, self._closing = quota, opened, closing
-        self._open: dict[_Key, OutsideSocket] = {}
+        self._open: dict[OutsideKey, OutsideSocket] = {}
 
     def interface(self, via: str) -> Interface:
         return self._interfaces[via]
@@ -52,22 +63,20 @@ class OutsideSockets:
         """The interface is another, or has other addresses. Raises OSError."""
         before, self._interfaces[via] = self._interfaces[via], interface
         if before.index != interface.index:
-            for (its, _, _, version), outside in self._open.items():
-                if its == via:
-                    self._direct(outside.sock, version, interface)
+            for key, outside in self._open.items():
+                if key.via == via:
+                    self._direct(outside.sock, key.version, interface)
 
-    def of(self, entry: Entry) -> OutsideSocket:
-        return self._open[_key(entry)]
+    def __getitem__(self, key: OutsideKey) -> OutsideSocket:
+        return self._open[key]
 
-    def use(self, entry: Entry) -> OutsideSocket:
+    def use(self, key: OutsideKey, port: int = 0) -> OutsideSocket:
         """Count one more user. Raises OSError when the first finds no address, port or descriptor."""
-        key = _key(entry)
-        outside = self._open.get(key) or self._add(key)
+        outside = self._open.get(key) or self._add(key, port)
         outside.users += 1
         return outside
 
-    def release(self, entry: Entry) -> None:
-        key = _key(entry)
+    def release(self, key: OutsideKey) -> None:
         outside = self._open[key]
         outside.users -= 1
         if not outside.users:
@@ -75,22 +84,19 @@ class OutsideSockets:
             self._close(outside)
 
     def close(self) -> None:
-        self._drop(self._open.values())
+        for outside in self._open.values():
+            self._close(outside)
         self._open.clear()
 
-    def _drop(self, outsides: Iterable[OutsideSocket]) -> None:
-        for outside in outsides:
-            self._close(outside)
-
-    def _add(self, key: _Key) -> OutsideSocket:
-        via, _, _, version = key
+    def _add(self, key: OutsideKey, port: int) -> OutsideSocket:
+        interface = self._interfaces[key.via]
         self._quota.take()
         try:
-            sock = sockets.open_outside(self._interfaces[via], version)
+            sock = sockets.open_outside(interface, key.version, port)
         except OSError:
             self._quota.give_back()
             raise
-        self._direct(sock, version, self._interfaces[via])
+        self._direct(sock, key.version, interface)
         outside = self._open[key] = OutsideSocket(sock, sock.getsockname(), sockets.own_endpoint(sock))
         self._opened(outside)
         return outside
@@ -104,7 +110,3 @@ class OutsideSockets:
         sockets.set_multicast_interface(sock, version, interface)
         if len(self._interfaces) > 1:
             sockets.set_unicast_interface(sock, version, interface)
-
-
-def _key(entry: Entry) -> _Key:
-    return entry.via, entry.channel, entry.client, entry.remote.address.version

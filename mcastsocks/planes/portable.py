@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from mcastsocks.address import SockAddr, from_sockaddr, to_sockaddr
 from mcastsocks.planes import slow_path, sockets
-from mcastsocks.planes.counters import DropReason
+from mcastsocks.planes.counters import DropReason, reason_of
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.groups import Group, InsideGroup
 from mcastsocks.planes.interface import Outside, PlaneOptions
@@ -32,16 +32,6 @@ _DATA = HEADER_OCTETS + SOURCE_BLOCK_OCTETS
 _BUFFER_OCTETS = 1 << 16
 _BUDGET = 64
 """Datagrams taken from and given for one socket before the others, and the control channels, get their turn."""
-
-_DROP_OF_ERRNO = {
-    errno.EAGAIN: DropReason.BUFFER_FULL,
-    errno.ENOBUFS: DropReason.BUFFER_FULL,
-    errno.EMSGSIZE: DropReason.TOO_LARGE,
-    errno.ENETUNREACH: DropReason.UNREACHABLE,
-    errno.EHOSTUNREACH: DropReason.UNREACHABLE,
-    errno.ENETDOWN: DropReason.UNREACHABLE,
-    errno.EADDRNOTAVAIL: DropReason.UNREACHABLE,
-}
 
 
 class PortablePlane(Switchboard):
@@ -192,7 +182,7 @@ class PortablePlane(Switchboard):
         try:
             sockets.send(outside, data, forwarding.remote, forwarding.entry.ttl, forwarding.tos_outside(tos))
         except OSError as error:
-            self._drop(forwarding, _DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED))
+            self._drop(forwarding, reason_of(error))
         else:
             self._counters.sent_outside += 1
             forwarding.traffic.to_remote_datagrams += 1
@@ -225,7 +215,7 @@ class PortablePlane(Switchboard):
             data, to = self._view[_DATA : _DATA + octets], to_sockaddr(listener.entry.remote)
             sockets.send(voice, data, to, tos=listener.tos_inside(tos))
         except OSError as error:
-            self._counters.drops[_DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED)] += 1
+            self._counters.drops[reason_of(error)] += 1
             return
         self._counters.sent_inside += 1
         for listener in group.listeners:
@@ -254,7 +244,7 @@ class PortablePlane(Switchboard):
             else:
                 self._send_in_pieces(forwarding, datagram[HEADER_OCTETS:], forwarding.client, tos)
         except OSError as error:
-            self._drop(forwarding, _DROP_OF_ERRNO.get(error.errno or 0, DropReason.SEND_FAILED))
+            self._drop(forwarding, reason_of(error))
             return
         self._count_to_client(forwarding, octets)
 

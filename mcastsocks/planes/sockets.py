@@ -53,8 +53,8 @@ def open_inside(endpoint: Endpoint, zone: int = 0) -> socket.socket:
     return sock
 
 
-def open_outside(outside: Interface, version: int) -> socket.socket:
-    """A socket on a port of its own that sends to remotes and groups from an interface's address.
+def open_outside(outside: Interface, version: int, port: int = 0) -> socket.socket:
+    """A socket that sends to remotes and groups from an interface's address; on any free port where none is wished.
 
     Loopback of multicast stays on, so that programs on the relay's host hear what clients send. Raises OSError
     (EAFNOSUPPORT when the interface has no address of that version).
@@ -64,7 +64,7 @@ def open_outside(outside: Interface, version: int) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, f"{outside.name} has no IPv{version} address")
     sock = _open(version)
     try:
-        sock.bind(to_sockaddr(Endpoint(address, 0), outside.index if address.is_link_local else 0))
+        sock.bind(to_sockaddr(Endpoint(address, port), outside.index if address.is_link_local else 0))
     except OSError:
         sock.close()
         raise

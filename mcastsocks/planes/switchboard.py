@@ -11,14 +11,28 @@ from functools import partial
 
 from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.planes import linux, sockets
+from mcastsocks.planes.associates import Associates
 from mcastsocks.planes.counters import Counters
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.groups import Group, InsideGroup
 from mcastsocks.planes.interface import Interface, Outside, PlaneOptions
 from mcastsocks.planes.membership import Membership
-from mcastsocks.planes.outsides import OutsideSocket, OutsideSockets
+from mcastsocks.planes.outsides import OutsideKey, OutsideSocket, OutsideSockets
 from mcastsocks.planes.quota import Quota
-from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Done, Entry, Failed, RemoveEntry, Result, Traffic
+from mcastsocks.tables.changes import (
+    AddAssociate,
+    AddEntry,
+    Change,
+    ChangeEntry,
+    Done,
+    Entry,
+    Failed,
+    RemoveAssociate,
+    RemoveEntry,
+    Result,
+    Route,
+    Traffic,
+)
 from mcastsocks.tables.filters import ANY_SOURCE, union
 from mcastsocks.tables.reassembly import Reassembly
 
@@ -45,6 +59,7 @@ class Switchboard(ABC):
         self._inside_interface = options.inside
         self._counters = Counters()
         self._reassembly = Reassembly(options.reassembly, self._counters.queues)
+        self._associates = Associates(loop, self._quota, self._outside, self._counters, options)
         self._inside: dict[Endpoint, socket.socket] = {}
         self._inside_sockaddrs: set[SockAddr] = set()
         self._own: set[SockAddr] = set()
@@ -68,9 +83,6 @@ class Switchboard(ABC):
                 break
         return results
 
-    def speaks(self, via: str, version: int) -> bool:
-        return self._outside.interface(via).address(version) is not None
-
     def renew(self, via: str, interface: Interface) -> int:
         self._outside.renew(via, interface)
         return _renew([group.membership for (its, _), group in self._groups.items() if its == via], interface)
@@ -86,6 +98,9 @@ class Switchboard(ABC):
         forwarding = self._forwardings.get(aid)
         return forwarding.traffic if forwarding else None
 
+    def associate_traffic(self, channel: int) -> Traffic | None:
+        return self._associates.traffic(channel)
+
     def counters(self) -> Counters:
         return self._counters
 
@@ -97,6 +112,7 @@ class Switchboard(ABC):
             group.membership.close()
         for inside_group in self._inside_groups.values():
             inside_group.membership.close()
+        self._associates.close()
         self._outside.close()
         for sock in self._inside.values():
             self._unwatch(sock)
@@ -132,6 +148,12 @@ class Switchboard(ABC):
                     return self._change(self._forwardings[entry.aid], entry)
                 case RemoveEntry(aid):
                     return self._remove(self._forwardings[aid])
+                case AddAssociate(associate):
+                    return self._associates.add(associate)
+                case Route():
+                    return self._associates.route(change)
+                case RemoveAssociate(channel):
+                    return self._associates.remove(channel)
         except OSError as error:
             return Failed(error.errno or 0, _WHY.get(error.errno or 0) or error.strerror or str(error))
         except KeyError as error:
@@ -181,7 +203,7 @@ class Switchboard(ABC):
             if forwarding.entry.mm:
                 self._hear_inside(forwarding, sends)
             return
-        remotes, (host, port, *_) = self._outside.of(forwarding.entry).remotes, forwarding.remote
+        remotes, (host, port, *_) = self._outside[_outside_key(forwarding.entry)].remotes, forwarding.remote
         if receives != remotes.holds(host, port, forwarding.entry.aid):
             (remotes.add if receives else remotes.remove)(host, port, forwarding.entry.aid)
 
@@ -269,18 +291,24 @@ class Switchboard(ABC):
         entry = forwarding.entry
         if forwarding.outside is not None or (forwarding.is_group and not entry.sends):
             return None
-        outside = self._outside.use(entry)
+        outside = self._outside.use(_outside_key(entry))
         forwarding.outside, forwarding.seen_as = outside.sock, outside.sockaddr
         return outside.endpoint
 
     def _release_outside(self, forwarding: Forwarding) -> None:
         if forwarding.outside is not None:
             forwarding.outside = None
-            self._outside.release(forwarding.entry)
+            self._outside.release(_outside_key(forwarding.entry))
 
     def _outside_opened(self, outside: OutsideSocket) -> None:
         self._own.add(outside.sockaddr)
-        self._watch(partial(self._drain_outside, outside), outside.sock)
+        self._watch(partial(self._drain_any_outside, outside), outside.sock)
+
+    def _drain_any_outside(self, outside: OutsideSocket) -> None:
+        if outside.associated is not None:
+            self._associates.drain_outside(outside, outside.associated)
+        else:
+            self._drain_outside(outside)
 
     def _outside_closing(self, outside: OutsideSocket) -> None:
         self._own.discard(outside.sockaddr)
@@ -300,6 +328,10 @@ class Switchboard(ABC):
 
     def _unwatch(self, sock: socket.socket) -> None:
         self._loop.remove_reader(sock.fileno())
+
+
+def _outside_key(entry: Entry) -> OutsideKey:
+    return OutsideKey(entry.via, entry.channel, entry.client, entry.remote.address.version)
 
 
 def _renew(memberships: Sequence[Membership], interface: Interface) -> int:

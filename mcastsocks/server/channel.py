@@ -106,8 +106,8 @@ class ControlChannel:
         self._record("association-start" if outcome.opened else "association-change", outcome.association)
 
     def _is_spoken(self, address: IPAddress, verdicts: Mapping[Flags, Verdict]) -> bool:
-        speaks = self._services.plane.speaks
-        return all(speaks(verdict.via, address.version) for verdict in verdicts.values())
+        outsides = self._services.outsides
+        return all(outsides[verdict.via].address(address.version) is not None for verdict in verdicts.values())
 
     def _decide(self, inquiry: Inquiry, address: IPAddress) -> dict[Flags, Verdict]:
         """A verdict for each direction asked; unicast is one action whatever the direction."""

@@ -7,10 +7,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
 from mcastsocks import settings
-from mcastsocks.address import UNSPECIFIED_V4, Endpoint, IPAddress, parse_endpoint
+from mcastsocks.address import UNSPECIFIED_V4, Endpoint, IPAddress, parse_endpoint, parse_port
 from mcastsocks.errors import ConfigError
 from mcastsocks.rules.model import Rule
 from mcastsocks.rules.users import Users, load_users
@@ -30,7 +30,7 @@ name = "not the relay itself"
 allow = false
 do = ["udp", "connect", "bind"]
 to = ["127.0.0.0/8", "::1"]
-ports = {DEFAULT_PORT}
+ports = "{DEFAULT_PORT}-{DEFAULT_PORT + 100}"
 [[rules]]
 name = "loopback to loopback"
 allow = true
@@ -101,6 +101,10 @@ class Inside(Settings):
     multicast_ttl: Annotated[int, Field(ge=1, le=255)] = 1
     fragment_above: Annotated[int | None, Field(ge=576, le=65_527)] = None
 
+    def advertised(self, inside: IPAddress) -> IPAddress:
+        """What replies tell a client that reached us at this address."""
+        return self.advertise if self.advertise is not None and self.advertise.version == inside.version else inside
+
 
 class OutsideSettings(Settings):
     """Where groups are joined and remotes are: an interface by name or address. Rules call it by `name`.
@@ -129,6 +133,31 @@ class Auth(Settings):
         return self
 
 
+def _port_range(value: Any) -> range:
+    first, dash, last = value.partition("-") if isinstance(value, str) else ("", "", "")
+    try:
+        ports = range(parse_port(first), parse_port(last if dash else first) + 1)
+    except ValueError:
+        ports = range(0)
+    if not ports or not ports[0]:
+        raise ValueError('expected a range of UDP ports like "1081-1180"')
+    return ports
+
+
+class Socks(Settings):
+    """Plain SOCKS. `udp_ports` are the relay's own for UDP ASSOCIATE; absent: the hundred above the listening port.
+
+    `udp_answers` says whose datagrams an association takes; with `only_named_destinations` a client that can name its
+    destinations beforehand (INTERFACE DATA) has to.
+    """
+
+    socks4: bool = False
+    udp_ports: Annotated[range, PlainValidator(_port_range)] | None = None
+    udp_answers: Literal["contacted-host", "exact", "anyone"] = "contacted-host"
+    udp_fragments: bool = False
+    only_named_destinations: bool = False
+
+
 class PlaneSettings(Settings):
     kind: Literal["auto", "portable"] = "auto"
 
@@ -154,6 +183,11 @@ class Limits(Settings):
     logins_remembered: Count = 10_000
     login_remembered_s: Seconds = 300
     login_failures_per_minute: Count = 10
+    connect_timeout_s: Seconds = 30
+    bind_timeout_s: Seconds = 120
+    idle_tcp_s: Seconds = 14_400
+    idle_udp_s: Seconds = 600
+    splice_pipes: Annotated[int, Field(ge=0, le=1024)] = 16
 
 
 class Log(Settings):
@@ -164,6 +198,7 @@ class Config(Settings):
     inside: Inside
     outside: Annotated[list[OutsideSettings], Field(min_length=1), BeforeValidator(_as_list)]
     auth: Auth
+    socks: Socks = Socks()
     plane: PlaneSettings = PlaneSettings()
     limits: Limits = Limits()
     log: Log = Log()
@@ -185,9 +220,20 @@ class Config(Settings):
                 found.append(
                     (("rules", index, "modes"), 'MM-mode needs [inside] interface = "NAME": where to multicast')
                 )
+        listen = {endpoint.port for endpoint in self.inside.listen}
+        if taken := listen.intersection(self.udp_ports):
+            found.append(
+                (("socks", "udp_ports"), f"port {min(taken)} carries the enhanced mode's datagrams: [inside] listen")
+            )
         if found:
             raise problems(*found)
         return self
+
+    @property
+    def udp_ports(self) -> range:
+        """The relay's own ports for UDP ASSOCIATE."""
+        above = max(endpoint.port for endpoint in self.inside.listen) + 1
+        return self.socks.udp_ports or range(above, min(above + 100, 65_536))
 
 
 def _again(table: str, names: list[str], why: str) -> list[tuple[Location, str]]:

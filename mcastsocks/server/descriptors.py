@@ -11,6 +11,9 @@ from mcastsocks.server.config import Limits
 _RESERVE = 128
 """For listeners, client-facing sockets, threads, files, and connections that are told the relay is full."""
 
+_OF_A_CONNECTION = 2
+"""The client's, and the remote's of a CONNECT or BIND."""
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
@@ -25,12 +28,13 @@ class Descriptors:
 def claim(limits: Limits) -> Descriptors:
     """Raise the soft limit as far as the hard one allows, and divide it. Raises ConfigError when it is tiny."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections + limits.udp_sockets + _RESERVE
+    reserve = _RESERVE + 2 * limits.splice_pipes
+    wanted = limits.connections * _OF_A_CONNECTION + limits.udp_sockets + reserve
     ceiling = wanted if hard == resource.RLIM_INFINITY else hard
     limit = max(soft, min(wanted, ceiling))
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    usable = limit - _RESERVE
+    usable = limit - reserve
     if usable < 32:
-        raise ConfigError(f"the limit of {limit} descriptors is too low: ulimit -n {_RESERVE + 32} or more")
-    connections = min(limits.connections, usable // 2)
-    return Descriptors(limit, connections, min(limits.udp_sockets, usable - connections))
+        raise ConfigError(f"the limit of {limit} descriptors is too low: ulimit -n {reserve + 32} or more")
+    connections = min(limits.connections, usable // (2 * _OF_A_CONNECTION))
+    return Descriptors(limit, connections, min(limits.udp_sockets, usable - connections * _OF_A_CONNECTION))

@@ -19,7 +19,9 @@ from mcastsocks.planes.portable import PortablePlane
 from mcastsocks.rules.decide import Ruleset
 from mcastsocks.rules.protected import Protected
 from mcastsocks.server import descriptors, interfaces
+from mcastsocks.server.associate import UdpAssociate
 from mcastsocks.server.auth.userpass import PasswordCheck
+from mcastsocks.server.client import Client
 from mcastsocks.server.config import Loaded
 from mcastsocks.server.connections import Connections, Place
 from mcastsocks.server.frames import Channels
@@ -28,8 +30,11 @@ from mcastsocks.server.records import Records
 from mcastsocks.server.resolver import Resolver
 from mcastsocks.server.services import Services
 from mcastsocks.server.session import Session
+from mcastsocks.server.streams.pipes import PipePool
+from mcastsocks.server.streams.pump import Pumps
 from mcastsocks.server.watch import AddressWatch
 from mcastsocks.tables.associations import AssociationTable, TableLimits
+from mcastsocks.tables.ports import DoorPorts
 
 
 class Relay:
@@ -50,18 +55,24 @@ class Relay:
         limits = config.limits
         self._outside_names = frozenset(outside.interface.name for outside in outsides.values())
         self._inside = interfaces.configured_inside(loaded)
-        channels = Channels()
+        channels, associates = Channels(), dict[int, UdpAssociate]()
         options = PlaneOptions(
             self.descriptors.udp_sockets,
             config.inside.fragment_above,
             self._inside,
             config.inside.multicast_ttl,
             sink=channels.push,
+            ask=lambda number, destination: associates[number].ask(destination),
+            socks_fragments=config.socks.udp_fragments,
         )
         self._services = Services(
             config=config,
             channels=channels,
             turn=asyncio.Lock(),
+            outsides={via: outside.interface for via, outside in outsides.items()},
+            ports=DoorPorts(config.udp_ports),
+            associates=associates,
+            pumps=Pumps(PipePool(limits.splice_pipes)),
             users=loaded.users,
             rules=Ruleset(config.rules, loaded.users.teams, self._protected(), next(iter(outsides))),
             table=AssociationTable(
@@ -129,10 +140,14 @@ class Relay:
         self._services.rules.protect(self._protected())
         for index, settings in enumerate(self.config.outside):
             find = partial(interfaces.configured_outside, self._loaded, index)
-            self._renew("outside", settings.called, find, partial(plane.renew, settings.called))
+            self._renew("outside", settings.called, find, partial(self._renew_outside, settings.called))
         if (inside := self._inside) is not None:
             find_inside = partial(interfaces.configured_inside, self._loaded)
             self._renew("inside", inside.name, find_inside, plane.renew_inside)
+
+    def _renew_outside(self, via: str, interface: Interface) -> int:
+        self._services.outsides[via] = interface
+        return self._services.plane.renew(via, interface)
 
     def _renew(
         self, side: str, name: str, find: Callable[[], Interface | None], renew: Callable[[Interface], int]
@@ -166,6 +181,7 @@ class Relay:
         if self._started:
             self.record_counters()
         self._services.plane.close()
+        self._services.pumps.pipes.close()
         self._services.passwords.close()
         if self._started:
             self._services.records.write("relay-end")
@@ -228,7 +244,7 @@ class Relay:
         reader = asyncio.StreamReader()
         transport, protocol = await loop.connect_accepted_socket(lambda: asyncio.StreamReaderProtocol(reader), sock)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        await Session(self._services, next(self._numbers), reader, writer, peer, place).run()
+        await Session(Client(self._services, next(self._numbers), reader, writer, peer), place).run()
 
 
 def _inside_endpoints(listen: Endpoint) -> list[Endpoint]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mcastsocks.planes.interface import Plane
+from mcastsocks.planes.interface import Interface, Plane
 from mcastsocks.rules.decide import Ruleset
 from mcastsocks.rules.users import Users
 from mcastsocks.server.auth.userpass import PasswordCheck
@@ -14,13 +15,19 @@ from mcastsocks.server.connections import Connections
 from mcastsocks.server.frames import Channels
 from mcastsocks.server.records import Records
 from mcastsocks.server.resolver import Resolver
+from mcastsocks.server.streams.pump import Pumps
 from mcastsocks.tables.associations import AssociationTable
+from mcastsocks.tables.ports import DoorPorts
+
+if TYPE_CHECKING:
+    from mcastsocks.server.associate import UdpAssociate
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Whoever holds `turn` answers requests: one channel at a time, and the event loop in between, so that neither
-    datagrams nor other channels wait for a busy one.
+    """`outsides` are those there are now, the default first; `associates` the UDP ASSOCIATEs by number. Whoever holds
+    `turn` answers requests: one channel at a time, and the event loop in between, so that neither datagrams nor other
+    channels wait for a busy one.
     """
 
     config: Config
@@ -33,4 +40,8 @@ class Services:
     records: Records
     connections: Connections
     channels: Channels
+    outsides: dict[str, Interface]
+    ports: DoorPorts
+    associates: dict[int, UdpAssociate]
+    pumps: Pumps
     turn: asyncio.Lock

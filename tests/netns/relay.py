@@ -152,7 +152,7 @@ format = "json"
             if record["event"] == "counters":
                 came = sum(record[key] for key in ("received_inside", "received_outside", "copied", "reassembled"))
                 dropped = sum(n for key, n in record.items() if key.startswith("drop."))
-                went = sum(record[key] for key in ("sent_inside", "sent_outside", "hellos", "pieces"))
+                went = sum(record[key] for key in ("sent_inside", "sent_outside", "hellos", "pieces", "waiting"))
                 assert came == went + dropped, f"datagrams unaccounted for: {record}"
 
     def _has_started(self) -> bool:
