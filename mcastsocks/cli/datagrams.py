@@ -19,7 +19,7 @@ from mcastsocks.cli.input import Input
 from mcastsocks.cli.output import FileOutput, Output, PlayerOutput
 from mcastsocks.cli.targets import Format
 from mcastsocks.cli.terminal import Question
-from mcastsocks.client import Association, ConnectionLost, Relay, RelayUrl, connect
+from mcastsocks.client import Association, ConnectionLost, Mode, Relay, RelayUrl, connect
 from mcastsocks.errors import NotConfirmed, RelayError
 
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.2, 5.0
@@ -39,20 +39,24 @@ def join(
     sources: Sequence[str],
     excluding: Sequence[str],
     over_tcp: bool,
+    mode: Mode | None = None,
 ) -> None:
     config = targets.client_config(config_file)
     url, groups = targets.relay_url(relay, config), targets.groups(group)
     player = targets.player(to) if to else None
     targets.check_sources(sources, excluding)
+    targets.check_mode(mode, needs_mu=bool(sources or excluding or over_tcp))
     for each in groups:
         config.check(each)
 
     async def receive() -> None:
-        output = PlayerOutput(player) if player else FileOutput(sys.stdout.fileno(), form)
+        output = PlayerOutput(player) if player else _standard_output(form)
 
         async def join_all(relay: Relay) -> list[Association]:
             return [
-                await relay.join(str(group.host), group.port, sources=sources, excluding=excluding, over_tcp=over_tcp)
+                await relay.join(
+                    str(group.host), group.port, sources=sources, excluding=excluding, over_tcp=over_tcp, mode=mode
+                )
                 for group in groups
             ]
 
@@ -69,10 +73,13 @@ def send(
     octets: int | None,
     over_tcp: bool,
     yes: bool,
+    mode: Mode | None = None,
 ) -> None:
     config = targets.client_config(config_file)
     url, to = targets.relay_url(relay, config), targets.group(group)
     config.check(to, ttl)
+    targets.check_mode(mode, needs_mu=over_tcp)
+    stdin = targets.opened(sys.stdin, "standard input")
     question = None
     if config.confirm_sending and not yes:
         try:
@@ -81,7 +88,7 @@ def send(
             must = f"sending to {to} has to be confirmed ({config.place('confirm_sending')})"
             raise NotConfirmed(f"{must}, and there is no terminal to ask on; --yes answers in advance") from None
     try:
-        _run(_Sender(url, to, ttl, Input(sys.stdin.fileno(), octets), over_tcp, question).run())
+        _run(_Sender(url, to, ttl, Input(stdin.fileno(), octets), over_tcp, question, mode).run())
     finally:
         if question is not None:
             question.close()
@@ -97,6 +104,7 @@ def probe(
     over_tcp: bool,
 ) -> None:
     url, to = targets.relay_url(relay, targets.client_config(config_file)), targets.remote(remote)
+    targets.opened(sys.stdout, "standard output")
     _run(_probe(url, to, os.fsencode(data), form, timeout_s, over_tcp))
 
 
@@ -138,6 +146,15 @@ async def _reconnecting(url: RelayUrl, work: Callable[[Relay], Awaitable[None]])
         pause = min(2 * pause, _RETRY_LAST_S)
 
 
+def _standard_output(form: Format) -> FileOutput:
+    return FileOutput(targets.opened(sys.stdout, "standard output").fileno(), form)
+
+
+def _name(association: Association) -> str:
+    """Of its group, for people; MU-mode is what they expect."""
+    return f"{association.remote}{' (MM-mode)' if association.mode is Mode.MM else ''}"
+
+
 class _Receiver:
     """Writes the groups' datagrams to an output, and counts."""
 
@@ -159,7 +176,7 @@ class _Receiver:
 
     async def _receive(self, relay: Relay) -> None:
         joined = await self._join(relay)
-        say(f"joined {', '.join(str(association.remote) for association in joined)} through {self._url}")
+        say(f"joined {', '.join(map(_name, joined))} through {self._url}")
         tasks = [asyncio.create_task(self._copy(association)) for association in joined]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -173,9 +190,13 @@ class _Receiver:
 
     async def _copy(self, association: Association) -> None:
         async for datagram in association:
-            self._output.write(association.remote, datagram)
-            if self._count is not None and self._output.taken >= self._count:
+            if not self._has_enough():  # another group's may have been the last
+                self._output.write(association.remote, datagram)
+            if self._has_enough():
                 return
+
+    def _has_enough(self) -> bool:
+        return self._count is not None and self._output.taken >= self._count
 
     def _sum_up(self) -> None:
         output = self._output
@@ -188,10 +209,17 @@ class _Sender:
     """Sends standard input to a group; what is not yet read while the relay is away waits in the pipe."""
 
     def __init__(
-        self, url: RelayUrl, group: Endpoint, ttl: int, stdin: Input, over_tcp: bool, question: Question | None
+        self,
+        url: RelayUrl,
+        group: Endpoint,
+        ttl: int,
+        stdin: Input,
+        over_tcp: bool,
+        question: Question | None,
+        mode: Mode | None,
     ) -> None:
         self._url, self._group, self._ttl, self._stdin, self._over_tcp = url, group, ttl, stdin, over_tcp
-        self._question = question
+        self._question, self._mode = question, mode
         self._unsent: bytes | None = None
         self._sent = self._sent_octets = 0
 
@@ -204,8 +232,10 @@ class _Sender:
     async def _send(self, relay: Relay) -> None:
         host, port = str(self._group.host), self._group.port
         confirm = self._confirm if self._question is not None else None
-        association = await relay.sender(host, port, ttl=self._ttl, over_tcp=self._over_tcp, confirm=confirm)
-        say(f"sending to {self._group} with TTL {self._ttl} through {self._url}")
+        association = await relay.sender(
+            host, port, ttl=self._ttl, over_tcp=self._over_tcp, mode=self._mode, confirm=confirm
+        )
+        say(f"sending to {_name(association)} with TTL {self._ttl} through {self._url}")
         while True:
             if self._unsent is None:
                 self._unsent = await self._stdin.next()

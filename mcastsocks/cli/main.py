@@ -11,6 +11,7 @@ import typer
 import mcastsocks
 from mcastsocks.cli import datagrams, demo, features, relay, users
 from mcastsocks.cli.targets import DEFAULT_RELAY, Format
+from mcastsocks.client import Mode
 from mcastsocks.errors import ConfigError, McastsocksError
 
 app = typer.Typer(
@@ -41,6 +42,10 @@ _ClientOption = Annotated[
 ]
 _ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="TOML configuration")]
 _OverTcpOption = Annotated[bool, typer.Option("--over-tcp", help="datagrams go inside the TCP connection")]
+_ModeOption = Annotated[
+    Mode | None,
+    typer.Option("--mode", help="mu: copies from the relay; mm: the group on this network too", show_default="any"),
+]
 _FormatOption = Annotated[Format, typer.Option("--format", "-f", help="how data is written")]
 
 
@@ -82,9 +87,10 @@ def _join(
         list[str] | None, typer.Option(metavar="ADDR", help="receive nothing from here; may be repeated")
     ] = None,
     over_tcp: _OverTcpOption = False,
+    mode: _ModeOption = None,
 ) -> None:
     """Receive a group through a relay. Joins again by itself when the relay was away."""
-    datagrams.join(relay_url, client_config, group, format, to, count, source or [], exclude or [], over_tcp)
+    datagrams.join(relay_url, client_config, group, format, to, count, source or [], exclude or [], over_tcp, mode)
 
 
 @app.command("send")
@@ -98,9 +104,10 @@ def _send(
     ] = None,
     over_tcp: _OverTcpOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask, whatever the client configuration says")] = False,
+    mode: _ModeOption = None,
 ) -> None:
     """Send standard input to a group through a relay. One datagram a line, unless --octets is given."""
-    datagrams.send(relay_url, client_config, group, ttl, octets, over_tcp, yes)
+    datagrams.send(relay_url, client_config, group, ttl, octets, over_tcp, yes, mode)
 
 
 @app.command("probe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Callable, Sequence
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import typer
 
 from mcastsocks.address import Endpoint, parse_endpoint, parse_group, parse_port, to_sockaddr
-from mcastsocks.client import ClientConfig, RelayUrl
+from mcastsocks.client import ClientConfig, Mode, RelayUrl
 from mcastsocks.client.names import endpoint
 from mcastsocks.client.terms import source_options
 
@@ -69,6 +70,19 @@ def check_sources(including: Sequence[str], excluding: Sequence[str]) -> None:
         source_options(including, excluding)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--source or --exclude") from None
+
+
+def check_mode(mode: Mode | None, needs_mu: bool) -> None:
+    if mode is Mode.MM and needs_mu:
+        why = "in MM-mode there are neither sources nor datagrams inside the TCP connection"
+        raise typer.BadParameter(why, param_hint="--mode")
+
+
+def opened(stream: TextIO | None, name: str) -> TextIO:
+    """Standard input or output. Raises OSError where whoever started us closed it."""
+    if stream is None:
+        raise OSError(errno.EBADF, f"{name} is closed")
+    return stream
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ async with connect("socks5://alice:secret@fw.example") as relay:
 from mcastsocks.client.association import Association, Datagram
 from mcastsocks.client.config import ClientConfig
 from mcastsocks.client.relay import Relay, connect, list_features
+from mcastsocks.client.terms import Mode
 from mcastsocks.client.url import RelayUrl
 from mcastsocks.errors import ConnectionLost, LoginRefused, NotConfirmed, NotRelayed, RelayError, RequestRefused
 
@@ -18,6 +19,7 @@ __all__ = [
     "ConnectionLost",
     "Datagram",
     "LoginRefused",
+    "Mode",
     "NotConfirmed",
     "NotRelayed",
     "Relay",

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mcastsocks.address import Endpoint
-from mcastsocks.client.paths import Path
-from mcastsocks.client.terms import Terms, directions
+from mcastsocks.client.dial import reason
+from mcastsocks.client.paths import GroupPath, Path
+from mcastsocks.client.terms import Mode, Terms, directions
 from mcastsocks.errors import ConnectionLost, RelayError
 from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply, Flags
 
@@ -23,7 +24,7 @@ QUEUED_DATAGRAMS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """What came in. `source` is the original sender where the relay reports it."""
+    """What came in. `source` is the original sender where the relay reports it: never in MM-mode."""
 
     data: bytes
     source: Endpoint | None = None
@@ -65,8 +66,16 @@ class Association:
         return self.terms.flags & BOTH_DIRECTIONS
 
     @property
+    def mode(self) -> Mode | None:
+        """How a group travels between the relay and us; None for a remote."""
+        return self.terms.mode
+
+    @property
     def max_data_octets(self) -> int:
-        """The room for data in one datagram as the drafts want it reported: 8 octets less than UDP's (mcast §4.5)."""
+        """The room for data in one datagram as the drafts want it reported: 8 octets less than UDP's (mcast §4.5).
+
+        In MM-mode all that UDP carries.
+        """
         return self._path.max_data_octets
 
     async def send(self, data: bytes) -> None:
@@ -133,8 +142,17 @@ class Association:
         self._queue.append(Datagram(data, source))
         self._arrived.set()
 
+    def prepare(self, wanted: Terms) -> None:
+        """Have what wanted directions need on our own side. Raises RelayError."""
+        if isinstance(self._path, GroupPath):
+            try:
+                self._path.open(wanted.flags, self.deliver)
+            except OSError as error:
+                raise RelayError(f"{self.remote} in MM-mode, on this network itself: {reason(error)}") from None
+
     def granted(self, wanted: Terms, reply: ControlReply) -> None:
-        """A further BIND was granted (called by the relay's connection)."""
+        """A further BIND was granted (called by the relay's connection). Raises RelayError."""
+        self.prepare(wanted)
         self.terms = self.terms.merged(wanted)
         if Flags.RECEIVE_FROM in wanted.flags:
             self.reports_source = bool(reply.flags & Flags.REPORT_SOURCE)
@@ -142,6 +160,8 @@ class Association:
     def released(self, given_up: Flags) -> None:
         """Directions were given up (called by the relay's connection)."""
         self.terms = self.terms.without_directions(given_up)
+        if Flags.RECEIVE_FROM in given_up:
+            self._leave()
         if not self.directions:
             self.end(None)
 
@@ -149,5 +169,10 @@ class Association:
         """Nothing will come any more (called by the relay's connection)."""
         self._closed = self._closed or error is None
         self._ended = self._ended or error
+        self._leave()
         self._relay.forget(self)
         self._arrived.set()
+
+    def _leave(self) -> None:
+        if isinstance(self._path, GroupPath):
+            self._path.leave()

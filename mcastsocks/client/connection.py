@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from mcastsocks.address import SockAddr
+from mcastsocks.client.dial import dial, reason
 from mcastsocks.client.url import RelayUrl
 from mcastsocks.errors import ConnectionLost, RequestRefused, WireError
 from mcastsocks.liveness import detect_dead_peer
@@ -35,13 +34,6 @@ async def in_time(url: RelayUrl, timeout_s: float) -> AsyncIterator[None]:
         raise ConnectionLost(f"cannot reach {url}: {reason(error)}") from None
     except WireError as error:
         raise ConnectionLost(f"{url} does not speak this protocol: {error}") from None
-
-
-def reason(error: OSError) -> str:
-    """The kernel's words where it gave a number; asyncio has others for it, with tuples in them."""
-    if error.errno and not isinstance(error, socket.gaierror):
-        return os.strerror(error.errno)
-    return error.strerror or str(error)
 
 
 class Connection:
@@ -73,7 +65,7 @@ class Connection:
         """Connect, again if need be, and say who we are."""
         await self.close()
         self._machine = ClientConnection(self.url.credentials)
-        self._reader, self._writer = await asyncio.open_connection(self.url.host, self.url.port)
+        self._reader, self._writer = await asyncio.open_connection(sock=await dial(self.url.host, self.url.port))
         detect_dead_peer(self._writer.get_extra_info("socket"), self._dead_relay_s)
         self._machine.greet()
         await self._expect(LoggedIn)

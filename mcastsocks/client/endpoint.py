@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import asyncio_dgram
 from asyncio_dgram.aio import DatagramServer
 
-from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
+from mcastsocks.address import UNSPECIFIED_V4, UNSPECIFIED_V6, Endpoint, SockAddr, from_sockaddr, to_sockaddr
+from mcastsocks.client.multicast import RECEIVE_BUFFER_OCTETS, choose_interface
 from mcastsocks.errors import RelayError, WireError
 from mcastsocks.tables.reassembly import Reassembly, ReassemblyLimits
 from mcastsocks.wire.block import parse_block
@@ -20,7 +21,6 @@ from mcastsocks.wire.datagram import HEADER, HEADER_OCTETS, LAST_FRAGMENT, RSV_S
 if TYPE_CHECKING:
     from mcastsocks.client.association import Association
 
-_RECEIVE_BUFFER_OCTETS = 4 << 20
 _MOST_OCTETS = 65_527 + 19
 """What the relay may have cut into fragments: all that UDP carries, and its original sender."""
 
@@ -34,7 +34,8 @@ class ClientEndpoint:
 
     def __init__(self, stream: DatagramServer) -> None:
         self._stream = stream
-        self.local: Endpoint = from_sockaddr(stream.sockname)
+        self.sockname: SockAddr = stream.sockname
+        self.local: Endpoint = from_sockaddr(self.sockname)
         self._by_aid: dict[int, tuple[Association, SockAddr]] = {}
         self._plain: dict[SockAddr, Association] = {}
         self._reassembly = Reassembly(ReassemblyLimits(), Counter())
@@ -45,11 +46,12 @@ class ClientEndpoint:
     @classmethod
     async def open(cls, local: SockAddr) -> ClientEndpoint:
         """A socket on a free port of the address that the control channel comes from."""
-        family = socket.AF_INET6 if len(local) == 4 else socket.AF_INET
+        own = to_sockaddr(from_sockaddr(local)._replace(port=0), _zone(local))
+        family = socket.AF_INET6 if len(own) == 4 else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_OCTETS)
-            sock.bind((local[0], 0, *local[2:]))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_OCTETS)
+            sock.bind(own)
         except OSError:
             sock.close()
             raise
@@ -67,6 +69,19 @@ class ClientEndpoint:
         if relay is not None:
             self._plain.pop(relay, None)
         self._reassembly.release(association.aid)
+
+    @property
+    def learnt(self) -> Endpoint:
+        """LOCAL for a relay that is to learn where we send from."""
+        return Endpoint(UNSPECIFIED_V4 if self.local.address.version == 4 else UNSPECIFIED_V6, 0)
+
+    def sockaddr(self, endpoint: Endpoint) -> SockAddr:
+        """Where to send for an endpoint on our side; what is link-local is in the zone that we are in."""
+        return to_sockaddr(endpoint, _zone(self.sockname) if endpoint.address.is_link_local else 0)
+
+    def choose_interface(self) -> None:
+        """Send to groups by the interface that our address is on. Raises OSError."""
+        choose_interface(self._stream.socket, self.sockname)
 
     async def send(self, octets: bytes, relay: SockAddr) -> None:
         """Send one datagram. Raises RelayError when the socket is closed."""
@@ -120,6 +135,11 @@ class ClientEndpoint:
             association.deliver(*split_source(body) if reports_source else (body,))
         except WireError:
             self.strays += 1
+
+
+def _zone(sockaddr: SockAddr) -> int:
+    """The interface's index in a link-local IPv6 address."""
+    return int(sockaddr[3]) if len(sockaddr) == 4 else 0
 
 
 def split_source(body: bytes) -> tuple[bytes, Endpoint | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mcastsocks.errors import RelayError, RequestRefused
-from mcastsocks.wire.control import ControlReply
+from mcastsocks.wire.control import BOTH_DIRECTIONS, ControlReply
 from mcastsocks.wire.options import OptionType
 from mcastsocks.wire.replies import ReplyCode, meaning
 
@@ -20,6 +20,14 @@ class _Waiting:
     what: str
     take: Callable[[ControlReply], Any]
     answer: asyncio.Future[Any]
+
+
+class Refused(RequestRefused):
+    """With what FLAGS say of a refused BIND: whether a part of it could have been met (mcast §4.3.1)."""
+
+    def __init__(self, message: str, reply: ControlReply) -> None:
+        super().__init__(message, reply.code)
+        self.is_possible_in_part = bool(reply.flags & BOTH_DIRECTIONS)
 
 
 class Requests:
@@ -42,7 +50,7 @@ class Requests:
                 return self._next_tid
 
     def add(self, tid: int, what: str, take: Callable[[ControlReply], _T]) -> asyncio.Future[_T]:
-        """A request was written. The future gets what `take` makes of a success, else a RequestRefused."""
+        """A request was written. The future gets what `take` makes of a success, else a Refused."""
         answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         self._waiting[tid] = _Waiting(what, take, answer)
         return answer
@@ -54,7 +62,7 @@ class Requests:
             return
         try:
             if reply.code != ReplyCode.SUCCEEDED:
-                raise RequestRefused(f"{waiting.what}: {_why(reply)}", reply.code)
+                raise Refused(f"{waiting.what}: {_why(reply)}", reply)
             taken = waiting.take(reply)
         except RelayError as error:
             if not waiting.answer.done():

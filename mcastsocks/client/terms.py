@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from ipaddress import ip_address
 
 from mcastsocks.wire.control import BOTH_DIRECTIONS, Flags
 from mcastsocks.wire.options import Option, OptionType, sources
+
+
+class Mode(StrEnum):
+    """How a group travels between relay and client (mcast §5.1)."""
+
+    MU = "mu"
+    MM = "mm"
+
+
+_FLAG = {None: Flags.NONE, Mode.MU: Flags.MU_MODE, Mode.MM: Flags.MM_MODE}
+_MODES = Flags.MU_MODE | Flags.MM_MODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,31 @@ class Terms:
     @property
     def is_group(self) -> bool:
         return Flags.UDP_MULTICAST in self.flags
+
+    @property
+    def mode(self) -> Mode | None:
+        """The one preferred; of an association the one it has, None for unicast."""
+        if Flags.MM_MODE in self.flags:
+            return Mode.MM
+        is_mu = Flags.MU_MODE in self.flags or (self.is_group and self.is_encapsulated)
+        return Mode.MU if is_mu else None
+
+    @property
+    def may_report_sources(self) -> bool:
+        """Whether REPORT-SOURCE asks for nothing that these terms exclude: there is no room for it in MM-mode."""
+        return Flags.RECEIVE_FROM in self.flags and Flags.MM_MODE not in self.flags
+
+    @property
+    def needs_mu(self) -> bool:
+        """What MM-mode cannot do was asked for."""
+        return self.is_encapsulated or bool(self.options)
+
+    def in_mode(self, granted: Flags) -> Terms:
+        """With the mode that a relay granted; MU where it does not say."""
+        if not self.is_group or (self.is_encapsulated and Flags.MM_MODE not in granted):
+            return self
+        mode = Flags.MM_MODE if Flags.MM_MODE in granted else Flags.MU_MODE
+        return replace(self, flags=self.flags & ~_MODES | mode)
 
     def with_directions(self, added: Flags, ttl: int) -> Terms:
         """What adds directions: the rest of what is held stays as it is. Raises ValueError for a TTL that is none."""
@@ -57,14 +94,15 @@ def unicast(receive: bool, send: bool, *, over_tcp: bool) -> Terms:
     return Terms(directions(receive, send) | (Flags.TCP_ENCAPSULATED if over_tcp else Flags.UDP_UNICAST))
 
 
-def receiving(including: Sequence[str], excluding: Sequence[str], *, over_tcp: bool) -> Terms:
-    """A group in MU-mode. Raises ValueError for sources that are none."""
-    return Terms(Flags.RECEIVE_FROM | _group(over_tcp), 0, source_options(including, excluding))
+def receiving(including: Sequence[str], excluding: Sequence[str], *, over_tcp: bool, mode: str | None) -> Terms:
+    """A group. Raises ValueError for sources that are none, and for MM-mode with what needs MU."""
+    options = source_options(including, excluding)
+    return Terms(Flags.RECEIVE_FROM | _group(over_tcp, mode, bool(options)), 0, options)
 
 
-def sending(ttl: int, *, over_tcp: bool) -> Terms:
-    """To a group in MU-mode. Raises ValueError for a TTL that is none."""
-    return Terms(Flags.SEND_TO | _group(over_tcp), hops(ttl))
+def sending(ttl: int, *, over_tcp: bool, mode: str | None) -> Terms:
+    """To a group. Raises ValueError for a TTL that is none, and for MM-mode with what needs MU."""
+    return Terms(Flags.SEND_TO | _group(over_tcp, mode), hops(ttl))
 
 
 def hops(ttl: int) -> int:
@@ -84,5 +122,13 @@ def source_options(including: Sequence[str], excluding: Sequence[str]) -> tuple[
     return (sources(kind, [ip_address(source) for source in including or excluding]),)
 
 
-def _group(over_tcp: bool) -> Flags:
-    return Flags.UDP_MULTICAST | (Flags.TCP_ENCAPSULATED if over_tcp else Flags.MU_MODE)
+def _group(over_tcp: bool, mode: str | None, filters: bool = False) -> Flags:
+    """Source filters are a wish for MU-mode by themselves, and so are datagrams inside the channel."""
+    if mode is not None and mode not in tuple(Mode):
+        raise ValueError(f"expected mode {' or '.join(Mode)}, not {mode!r}")
+    preferred = Mode(mode) if mode is not None else None
+    if preferred is Mode.MM and (over_tcp or filters):
+        raise ValueError(f"in MM-mode there are no {'datagrams inside the control channel' if over_tcp else 'sources'}")
+    if over_tcp:
+        return Flags.UDP_MULTICAST | Flags.TCP_ENCAPSULATED
+    return Flags.UDP_MULTICAST | _FLAG[Mode.MU if filters else preferred]

@@ -37,6 +37,7 @@ class RelayUrl:
             ascii_name(host)
         except ValueError:  # a badly written password may have ended up in the host
             raise ValueError(f"{_EXPECTED}; the host is no name that could be looked up; {_HINT}") from None
+        host = host.replace("%25", "%")  # before a zone (RFC 6874 §2)
         user = _unquoted(parts.username) if parts.username else None
         password = _unquoted(parts.password or "")
         if password and user is None:

@@ -125,7 +125,7 @@ def test_a_frame_without_the_source_it_should_have_breaks_the_protocol() -> None
 def test_a_frame_for_a_channel_that_breaks_meanwhile_is_lost_with_it() -> None:
     async def use(relay: Relay) -> None:
         association = await relay.associate("198.51.100.7", 53, over_tcp=True)
-        relay._connection.abort()
+        relay._channel._connection.abort()
         with pytest.raises(ConnectionLost, match="the control channel to"):
             await association.send(b"too late")
 

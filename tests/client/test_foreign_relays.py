@@ -31,6 +31,7 @@ async def against(
     timeout_s: float = 2,
     ended: asyncio.Event | None = None,
     config: ClientConfig | None = None,
+    host: str = "127.0.0.1",
 ) -> list[str]:
     """A relay of a few lines: fixed octets in the negotiation, `answer` for control requests; what it was asked.
 
@@ -79,7 +80,7 @@ async def against(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        url = f"socks5://127.0.0.1:{port}"
+        url = f"socks5://{host}:{port}"
         opening = connect(url, config=config, timeout_s=timeout_s, ask_features=ask_features)
         async with asyncio.timeout(10), opening as relay:
             await use(relay)
@@ -217,6 +218,22 @@ def test_a_relay_that_is_no_proxy_gets_plain_datagrams() -> None:
             assert (await association.recv()).data == b"answer"
 
         asyncio.run(against({}, lambda request: grant(request, endpoint), use))
+
+
+def test_a_relay_named_by_a_mapped_address_is_sent_to_by_ipv4() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relayed:
+        relayed.bind(("127.0.0.1", 0))
+        relayed.setblocking(False)
+
+        async def use(relay: Relay) -> None:
+            association = await relay.associate("198.51.100.7", 53)
+            await association.send(b"data")
+            octets, source = await asyncio.get_running_loop().sock_recvfrom(relayed, 100)
+            assert octets[8:] == b"data"
+            assert from_sockaddr(source) == relay.endpoint.local
+
+        local = from_sockaddr(relayed.getsockname())
+        asyncio.run(against({}, lambda request: grant(request, local), use, host="[::ffff:127.0.0.1]"))
 
 
 def test_an_association_reports_eight_octets_less_than_udp_carries() -> None:

@@ -46,16 +46,8 @@ def test_a_bind_names_both_endpoints_and_zeroes_the_rest() -> None:
     group = Endpoint(IPv4Address("239.1.2.3"), 5004)
     assert (unicast.flags, unicast.ttl) == (BOTH_DIRECTIONS | Flags.UDP_UNICAST, 0)
     assert unicast.remote == Endpoint(IPv4Address("198.51.100.7"), 53)
-    assert (join.flags, join.ttl, join.remote) == (
-        Flags.RECEIVE_FROM | Flags.UDP_MULTICAST | Flags.MU_MODE,
-        0,
-        group,
-    )
-    assert (sender.flags, sender.ttl, sender.remote) == (
-        Flags.SEND_TO | Flags.UDP_MULTICAST | Flags.MU_MODE,
-        7,
-        group,
-    )
+    assert (join.flags, join.ttl, join.remote) == (Flags.RECEIVE_FROM | Flags.UDP_MULTICAST, 0, group)
+    assert (sender.flags, sender.ttl, sender.remote) == (Flags.SEND_TO | Flags.UDP_MULTICAST, 7, group)
 
 
 def test_every_waiting_request_has_a_tid_of_its_own() -> None:
@@ -117,6 +109,15 @@ def test_datagrams_go_to_local_of_the_reply_behind_the_header() -> None:
         requests_of(use, from_sockaddr(relayed.getsockname()))
 
 
+@pytest.mark.parametrize("host", ["169.254.1.1", "127.0.0.1"])
+def test_every_ipv4_address_is_without_a_zone(host: str) -> None:
+    async def use(relay: Relay) -> None:
+        assert (await relay.associate("198.51.100.7", 53)).relay_endpoint == local
+
+    local = Endpoint(IPv4Address(host), 9)
+    requests_of(use, local)
+
+
 def test_a_datagram_behind_one_that_the_kernel_did_not_take_is_sent() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relayed:
         relayed.bind(("127.0.0.1", 0))
@@ -161,7 +162,7 @@ def test_what_no_message_can_carry_is_not_asked_for() -> None:
             await group.add(send=True, ttl=0)
         with pytest.raises(ValueError, match="expected a TTL"):
             await group.set_ttl(256)
-        assert not relay._requests
+        assert not relay._channel._requests
 
     assert len(requests_of(use)) == 1
 
@@ -177,8 +178,8 @@ def test_a_name_is_asked_for_in_ascii() -> None:
 @pytest.mark.parametrize(
     ("features", "why", "locals_named"),
     [
-        (LISTED + FEATURES, "LOCAL 10.0.0.9 is not the client's own address", ["127.0.0.1", "0.0.0.0"]),
-        (LISTED + FEATURES, "no rule allows udp 198.51.100.7 port 53", ["127.0.0.1"]),
+        (LISTED + FEATURES, "LOCAL 127.0.0.1 is not the client's own address", ["127.0.0.1", "0.0.0.0"]),
+        (LISTED + FEATURES, "no rule allows udp 127.0.0.1 port 53", ["127.0.0.1"]),
         (None, "", ["127.0.0.1", "0.0.0.0"]),
     ],
     ids=["behind a NAT", "by a rule", "without a reason"],
@@ -195,7 +196,7 @@ def test_a_refusal_is_asked_about_again_only_when_a_nat_may_be_why(
 
     async def use(relay: Relay) -> None:
         with pytest.raises(RequestRefused, match="not allowed by ruleset"):
-            await relay.associate("198.51.100.7", 53)
+            await relay.associate("127.0.0.1", 53)
 
     asyncio.run(against({"features": features} if features else {}, answer, use))
     assert [str(request.local.host) for request in seen if request.local] == locals_named

@@ -18,6 +18,8 @@ EXPECTED = r"expected socks5://\[user:password@\]host\[:port\]"
         ("fw.example:1081", "fw.example", 1081, None, ""),
         ("192.0.2.1", "192.0.2.1", 1080, None, ""),
         ("socks5://[2001:db8::1]:1081", "2001:db8::1", 1081, None, ""),
+        ("socks5://[fe80::1%Eth0]", "fe80::1%Eth0", 1080, None, ""),
+        ("socks5://[fe80::1%25eth0]:1081", "fe80::1%eth0", 1081, None, ""),
         ("alice:secret@fw.example", "fw.example", 1080, "alice", "secret"),
         ("socks5://alice@fw.example", "fw.example", 1080, "alice", ""),
         ("socks5://al%40ice:%3A%2F%40%25@fw.example", "fw.example", 1080, "al@ice", ":/@%"),

@@ -21,6 +21,7 @@ from mcastsocks.client import ConnectionLost, LoginRefused, RequestRefused, conn
 from tests.netns.lab import CLIENT, GROUP, INSIDE, REMOTE, SECOND, STRANGER, Capture, Host, Lab, wait_for
 from tests.netns.relay import RelayProcess
 from tests.netns.test_groups import outside_sender
+from tests.netns.test_modes import ANY_MODE
 
 ALICE = f"socks5://alice:secret@{INSIDE[4]}:1080"
 
@@ -146,6 +147,34 @@ def test_join_over_tcp_needs_no_datagrams_inside(lab: Lab, relay: RelayProcess) 
         assert code == 0
         assert bytes.fromhex(json.loads(line)["data"]) == b"by stream"
         assert json.loads(line)["source"] == f"{REMOTE[4]}:{sender.getsockname()[1]}"
+
+
+def test_join_and_send_in_mm_mode_use_the_network_itself(lab: Lab, start_relay: Callable[..., RelayProcess]) -> None:
+    start_relay(rules=ANY_MODE)
+    group = f"{GROUP[4]}:5532"
+    with (
+        command(lab.client, "join", group, "--mode", "mm", "--count", "1", "-f", "json") as join,
+        outside_receiver(lab, (GROUP[4], 5532)) as receiver,
+        command(lab.client, "send", group, "--mode", "mm") as send,
+    ):
+        join.wait_for(f"joined {group} (MM-mode)")
+        assert send.finish(b"one line\n")[0] == 0
+        send.wait_for(f"sending to {group} (MM-mode)")
+        assert receiver.recv(100) == b"one line"
+        code, line = join.finish()
+        about = {"group": GROUP[4], "port": 5532}
+        assert (code, json.loads(line)) == (0, {**about, "octets": 8, "data": b"one line".hex()})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("join", "--source", REMOTE[4]), ("join", "--exclude", REMOTE[4]), ("join", "--over-tcp"), ("send", "--over-tcp")],
+)
+def test_mm_mode_with_what_it_cannot_do_is_wrong_usage(lab: Lab, arguments: tuple[str, ...]) -> None:
+    name, *options = arguments
+    with command(lab.client, name, f"{GROUP[4]}:5534", "--mode", "mm", *options) as wrong:
+        assert wrong.finish() == (2, b"")
+        wrong.wait_for("in MM-mode there are neither sources nor datagrams inside the TCP connection")
 
 
 def test_send_over_tcp_needs_no_datagrams_inside(lab: Lab, relay: RelayProcess) -> None:
