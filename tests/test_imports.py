@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "tables": "address errors wire",
     "rules": "address errors settings",
     "planes": "address errors wire.datagram wire.socks_datagram tables",
-    "server": "address errors liveness settings wire protocol tables rules planes",
+    "server": "address errors liveness settings wire protocol tables rules planes client.url",
     "client": "address errors liveness settings wire protocol tables.reassembly",
     "cli": "address errors settings wire protocol tables rules planes server client",
     "__main__": "cli",  # nobody else does

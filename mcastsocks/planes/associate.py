@@ -21,12 +21,17 @@ _ECN = 0x03
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where the datagrams to one destination go; without an outside they are dropped."""
+    """Where the datagrams to one destination go, and what is put before them.
+
+    Without an outside they are dropped, for the reason `refused`, `until` some time of the loop's clock.
+    """
 
     outside: socket.socket | None
     target: SockAddr
     dscp: int | None
     refused: DropReason
+    prefix: bytes = b""
+    until: float = 0.0
 
     def tos(self, tos: int) -> int:
         return tos if self.dscp is None else self.dscp << 2 | tos & _ECN
@@ -42,6 +47,7 @@ class Associated:
     outsides: dict[OutsideKey, OutsideSocket] = field(default_factory=dict)
     ways: OrderedDict[bytes, Way] = field(default_factory=OrderedDict)
     waiting: dict[bytes, deque[tuple[bytes, int]]] = field(default_factory=dict)
+    upstreams: set[SockAddr] = field(default_factory=set)
     _remotes: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)
 
     def admits(self, source: SockAddr) -> bool:

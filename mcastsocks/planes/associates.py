@@ -6,7 +6,7 @@ import asyncio
 import errno
 from functools import lru_cache, partial
 
-from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
+from mcastsocks.address import Endpoint, SockAddr, from_sockaddr, to_sockaddr
 from mcastsocks.errors import Truncated, WireError
 from mcastsocks.planes import sockets
 from mcastsocks.planes.associate import Associated, Way
@@ -23,6 +23,9 @@ from mcastsocks.wire.socks_datagram import MAX_HEADER_OCTETS, encode_header, fra
 _BUDGET = 64
 _WAYS_AGE_S = 60.0
 """How long a verdict, and what a name resolved to, hold for an association's datagrams."""
+
+_REFUSAL_AGE_S = 5.0
+"""The same for a refusal: a name, or an upstream, may be there again."""
 
 _WAITING_OCTETS = 8 << 20
 """Of datagrams that wait for a name, in all."""
@@ -74,17 +77,28 @@ class Associates:
         """Send what waits for it. Raises OSError when there is no outside socket for it, KeyError when it is over."""
         associated = self._associated[route.channel]
         destination = encode_header(route.destination)[3:]
-        way, outside = Way(None, (), None, DropReason(route.refused or DropReason.UNREACHABLE)), None
+        until, outside = self._loop.time() + _REFUSAL_AGE_S, None
+        way = Way(None, (), None, DropReason(route.refused or DropReason.UNREACHABLE), until=until)
         try:
             if route.target is not None:
-                outside = self._outside(associated, route.via, route.target.address.version)
-                target = sockets.remote_sockaddr(route.target, self._outsides.interface(route.via))
-                way = Way(outside.sock, target, route.dscp, DropReason.UNREACHABLE)
-                associated.contact(target)
+                outside = self._outside(associated, route.via, (route.through or route.target).address.version)
+                interface = self._outsides.interface(route.via)
+                target = sockets.remote_sockaddr(route.through or route.target, interface)
+                prefix = encode_header(route.target) if route.through is not None else b""
+                way = Way(outside.sock, target, route.dscp, DropReason.UNREACHABLE, prefix)
+                if route.through is not None:
+                    associated.upstreams.add(target)
+                else:
+                    associated.contact(target)
         finally:
             associated.keep(destination, way)
             self._release(associated, destination, way)
         return Done(outside.endpoint if outside is not None else None)
+
+    def forget(self, channel: int) -> Done:
+        self._associated[channel].ways.clear()
+        self._associated[channel].upstreams.clear()
+        return Done()
 
     def traffic(self, channel: int) -> Traffic | None:
         associated = self._associated.get(channel)
@@ -104,12 +118,29 @@ class Associates:
             except OSError:
                 return
             self._counters.received_outside += 1
-            if not associated.admits(source):
+            if associated.client is not None and source in associated.upstreams:
+                self._from_upstream(associated, associated.client, octets, tos)
+            elif not associated.admits(source):
                 self._drop(associated, DropReason.UNEXPECTED_REMOTE)
             elif associated.client is None:
                 self._drop(associated, DropReason.ENDPOINT_UNKNOWN)
             else:
                 self._to_client(associated, associated.client, octets, source, tos)
+
+    def _from_upstream(self, associated: Associated, client: SockAddr, octets: int, tos: int) -> None:
+        """It has its header already."""
+        datagram = self._buffer[MAX_HEADER_OCTETS : MAX_HEADER_OCTETS + octets]
+        try:
+            frag, source, start = parse_header(datagram)
+        except WireError as error:
+            self._drop(associated, _flaw(datagram, error))
+            return
+        if frag or isinstance(source.host, str):
+            self._drop(associated, DropReason.BAD_FRAGMENT if frag else DropReason.BAD_ADDRESS)
+            return
+        # The data to where it stands without a header; the ranges may overlap.
+        self._buffer[MAX_HEADER_OCTETS : MAX_HEADER_OCTETS + octets - start] = bytes(datagram[start:])
+        self._to_client(associated, client, octets - start, to_sockaddr(source), tos)
 
     def _drain_door(self, door: Door) -> None:
         """From clients to where each datagram says."""
@@ -148,7 +179,7 @@ class Associates:
 
     def _relay(self, associated: Associated, destination: Endpoint, named: bytes, data: memoryview, tos: int) -> None:
         way = associated.ways.get(named)
-        if way is not None:
+        if way is not None and (way.outside is not None or self._loop.time() < way.until):
             self._send(associated, way, data, tos)
             return
         is_new = named not in associated.waiting
@@ -175,7 +206,8 @@ class Associates:
             self._drop(associated, way.refused)
             return
         try:
-            sockets.send(way.outside, data, way.target, tos=way.tos(tos))
+            datagram = way.prefix + bytes(data) if way.prefix else data
+            sockets.send(way.outside, datagram, way.target, tos=way.tos(tos))
         except OSError as error:
             self._drop(associated, reason_of(error))
             return

@@ -27,6 +27,7 @@ from mcastsocks.tables.changes import (
     Done,
     Entry,
     Failed,
+    ForgetRoutes,
     RemoveAssociate,
     RemoveEntry,
     Result,
@@ -152,6 +153,8 @@ class Switchboard(ABC):
                     return self._associates.add(associate)
                 case Route():
                     return self._associates.route(change)
+                case ForgetRoutes(channel):
+                    return self._associates.forget(channel)
                 case RemoveAssociate(channel):
                     return self._associates.remove(channel)
         except OSError as error:

@@ -40,6 +40,7 @@ class Verdict:
     modes: tuple[str, ...] = ("mu",)
     via: str = ""
     dscp: int | None = None
+    upstream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,16 @@ def _compile(rule: Rule, teams: Mapping[str, Iterable[str]], via: str) -> _Compi
     names = [item for item in destinations if isinstance(item, str)]
     reason = f"allowed by rule {rule.name!r}" if rule.allow else f"rule {rule.name!r} denies it"
     return _Compiled(
-        Verdict(rule.allow, rule.name, reason, rule.max_ttl, tuple(rule.modes), rule.via or via, rule.dscp),
+        Verdict(
+            rule.allow,
+            rule.name,
+            reason,
+            rule.max_ttl,
+            tuple(rule.modes),
+            rule.via or via,
+            rule.dscp,
+            rule.upstream or "",
+        ),
         frozenset(users) if rule.users is not None else None,
         tuple(rule.clients) if rule.clients is not None else None,
         frozenset(rule.do) if rule.do is not None else None,

@@ -103,7 +103,8 @@ Some = Annotated[list[_Item], Field(min_length=1)]
 class Rule(Settings):
     """Fields either match (absent: anything) or limit and direct, and the latter never influence which rule matches.
 
-    `via` names an outside, absent: the first; `dscp` marks the datagrams, absent: they keep their own.
+    `via` names an outside, absent: the first; `dscp` marks the datagrams, absent: they keep their own;
+    `upstream` names another relay to go through.
     """
 
     name: Annotated[str, BeforeValidator(_name)]
@@ -118,3 +119,4 @@ class Rule(Settings):
     modes: Some[Literal["mu", "mm"]] = ["mu"]
     via: str | None = None
     dscp: Annotated[int, Field(ge=0, le=63)] | None = None
+    upstream: str | None = None

@@ -18,7 +18,7 @@ from tomlkit.items import InlineTable
 
 from mcastsocks.address import IPAddress
 from mcastsocks.errors import ConfigError
-from mcastsocks.settings import Settings, load, problems
+from mcastsocks.settings import Settings, load, problems, read
 
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 HASHER = PasswordHasher()
@@ -85,10 +85,23 @@ class Users(Settings):
 def load_users(path: Path) -> Users:
     """Raises ConfigError, also when others than the owner may read the file."""
     users = load(path, Users)
+    _check_mode(path, "password hashes")
+    return users
+
+
+def read_secret(path: Path) -> str:
+    """A password that stands alone in a file. Raises ConfigError, also when others than the owner may read it."""
+    secret = read(path).strip()
+    _check_mode(path, "a password")
+    if not secret:
+        raise ConfigError(f"{path}: empty; expected a password")
+    return secret
+
+
+def _check_mode(path: Path, what: str) -> None:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
-        raise ConfigError(f"{path}: mode {mode:04o} lets others read password hashes; expected 0600: chmod 600 {path}")
-    return users
+        raise ConfigError(f"{path}: mode {mode:04o} lets others read {what}; expected 0600: chmod 600 {path}")
 
 
 def set_password(path: Path, name: str, password: str) -> bool:

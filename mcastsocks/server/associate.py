@@ -12,7 +12,19 @@ from mcastsocks.protocol.server import InterfaceAsked
 from mcastsocks.rules.model import Action
 from mcastsocks.server.client import Client, SessionEnded
 from mcastsocks.server.judge import Allowed, Denied
-from mcastsocks.tables.changes import AddAssociate, Answers, Associate, Done, Failed, RemoveAssociate, Result, Route
+from mcastsocks.server.upstream import UpstreamFailed
+from mcastsocks.server.upstream_udp import UpstreamAssociations
+from mcastsocks.tables.changes import (
+    AddAssociate,
+    Answers,
+    Associate,
+    Done,
+    Failed,
+    ForgetRoutes,
+    RemoveAssociate,
+    Result,
+    Route,
+)
 from mcastsocks.wire.replies import ReplyCode, of_errno
 from mcastsocks.wire.socks5 import Request, RequestFlag
 
@@ -31,6 +43,7 @@ class UdpAssociate:
         self._port: int | None = None
         self._named: set[Endpoint] | None = None
         self._lookups: set[asyncio.Task[None]] = set()
+        self._upstreams = UpstreamAssociations(client.services, self._forget_routes)
         self._refused = 0
 
     async def run(self) -> None:
@@ -52,6 +65,7 @@ class UdpAssociate:
     async def close(self, reason: str) -> None:
         for lookup in self._lookups:
             lookup.cancel()
+        self._upstreams.close()
         if self._port is None:
             return
         self._services.associates.pop(self._client.number, None)
@@ -71,16 +85,19 @@ class UdpAssociate:
         """A datagram goes to where none went before, or not lately."""
         if self._named is not None and destination not in self._named:
             self._drop(destination, Denied(ReplyCode.NOT_ALLOWED, "not-allowed", "not named by INTERFACE DATA"))
-        elif isinstance(destination.host, str):
-            lookup = asyncio.create_task(self._look_up(destination))
-            self._lookups.add(lookup)
-            lookup.add_done_callback(self._lookups.discard)
-        else:
+            return
+        if not isinstance(destination.host, str):
             try:
-                address = unmapped(destination.host)
-                self._route(destination, self._judge.judge_addresses(Action.UDP, destination, [address]))
+                allowed = self._judge.judge_addresses(Action.UDP, destination, [unmapped(destination.host)])
             except Denied as denied:
                 self._drop(destination, denied)
+                return
+            if not allowed.verdict.upstream:
+                self._route(destination, allowed)
+                return
+        lookup = asyncio.create_task(self._look_up(destination))
+        self._lookups.add(lookup)
+        lookup.add_done_callback(self._lookups.discard)
 
     def _client_sockaddr(self) -> SockAddr:
         """The address is always the peer's; the port as announced, unless it is for another address (protocol §3)."""
@@ -135,6 +152,9 @@ class UdpAssociate:
                 self._note(event.destination, denied)
                 client.machine.refuse_interface(denied.code)
                 continue
+            if allowed.verdict.upstream:  # what the destination sees is the upstream's
+                client.machine.refuse_interface(ReplyCode.COMMAND_NOT_SUPPORTED)
+                continue
             result = self._route(event.destination, allowed)
             if isinstance(result, Done) and result.outside is not None:
                 client.machine.report_interface(result.outside)
@@ -148,15 +168,24 @@ class UdpAssociate:
 
     async def _look_up(self, destination: Endpoint) -> None:
         try:
-            self._route(destination, await self._judge.judge(Action.UDP, destination))
+            allowed = await self._judge.judge(Action.UDP, destination)
+            verdict = allowed.verdict
+            through = await self._upstreams.relay(verdict.upstream, verdict.via) if verdict.upstream else None
         except Denied as denied:
             self._drop(destination, denied)
+        except UpstreamFailed as failed:
+            self._drop(destination, Denied(failed.code, "unreachable", str(failed)))
+        else:
+            self._route(destination, allowed, through)
 
-    def _route(self, destination: Endpoint, allowed: Allowed) -> Result:
+    def _route(self, destination: Endpoint, allowed: Allowed, through: Endpoint | None = None) -> Result:
         target, verdict = Endpoint(allowed.addresses[0], destination.port), allowed.verdict
-        route = Route(self._client.number, destination, target, verdict.via, verdict.dscp)
+        route = Route(self._client.number, destination, target, verdict.via, verdict.dscp, through=through)
         [result] = self._services.plane.apply([route])
         return result
+
+    def _forget_routes(self) -> None:
+        self._services.plane.apply([ForgetRoutes(self._client.number)])
 
     def _drop(self, destination: Endpoint, denied: Denied) -> None:
         self._note(destination, denied)

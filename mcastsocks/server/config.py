@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, mod
 
 from mcastsocks import settings
 from mcastsocks.address import UNSPECIFIED_V4, Endpoint, IPAddress, parse_endpoint, parse_port
+from mcastsocks.client.url import RelayUrl
 from mcastsocks.errors import ConfigError
 from mcastsocks.rules.model import Rule
-from mcastsocks.rules.users import Users, load_users
+from mcastsocks.rules.users import Users, load_users, read_secret
 from mcastsocks.settings import Location, Places, Settings, problems
 
 DEFAULT_PORT = 1080
@@ -158,6 +160,25 @@ class Socks(Settings):
     only_named_destinations: bool = False
 
 
+def _upstream_url(value: Any) -> RelayUrl:
+    """Its problems are told without what stands there: it may be a password."""
+    try:
+        url = RelayUrl.parse(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"{error}, not what stands here") from None
+    if url.password:
+        raise ValueError("expected socks5://user@host:port and the password in password_file, not in here")
+    return url
+
+
+class UpstreamSettings(Settings):
+    """Another SOCKS 5 relay, which rules send clients' wishes to by `name`. The file holds the password alone."""
+
+    name: Annotated[str, Field(min_length=1)]
+    relay: Annotated[RelayUrl, PlainValidator(_upstream_url)]
+    password_file: Annotated[Path, Field(strict=False)] | None = None
+
+
 class PlaneSettings(Settings):
     kind: Literal["auto", "portable"] = "auto"
 
@@ -197,6 +218,7 @@ class Log(Settings):
 class Config(Settings):
     inside: Inside
     outside: Annotated[list[OutsideSettings], Field(min_length=1), BeforeValidator(_as_list)]
+    upstream: Annotated[list[UpstreamSettings], BeforeValidator(_as_list)] = []
     auth: Auth
     socks: Socks = Socks()
     plane: PlaneSettings = PlaneSettings()
@@ -207,8 +229,10 @@ class Config(Settings):
     @model_validator(mode="after")
     def _tables_agree(self) -> Config:
         outsides = [outside.called for outside in self.outside]
+        upstreams = [upstream.name for upstream in self.upstream]
         found = [
             *_again("outside", outsides, "rules name outsides"),
+            *_again("upstream", upstreams, "rules name upstreams"),
             *_again("rules", [rule.name for rule in self.rules], "records name rules"),
         ]
         for index, rule in enumerate(self.rules):
@@ -216,6 +240,9 @@ class Config(Settings):
                 found.append(
                     (("rules", index, "via"), f"no outside is called {rule.via!r}; known are {_list(outsides)}")
                 )
+            if rule.upstream is not None and rule.upstream not in upstreams:
+                known = f"known are {_list(upstreams)}" if upstreams else "there is no [[upstream]]"
+                found.append((("rules", index, "upstream"), f"no upstream is called {rule.upstream!r}; {known}"))
             if "mm" in rule.modes and self.inside.interface is None and self.inside.listen[0].address.is_unspecified:
                 found.append(
                     (("rules", index, "modes"), 'MM-mode needs [inside] interface = "NAME": where to multicast')
@@ -257,6 +284,7 @@ class Loaded:
     users: Users
     source: str
     text: str = ""
+    upstreams: Mapping[str, RelayUrl] = field(default_factory=dict)
 
     def error(self, *problems: tuple[Location, str]) -> ConfigError:
         """For problems that show only on this host or beside another file."""
@@ -274,8 +302,24 @@ def load_config(path: Path | None) -> Loaded:
         if not file.exists():
             raise loaded.error((("auth", "users"), f"no file {file}; 'mcastsocks user add NAME -f {file}' writes it"))
         loaded = replace(loaded, users=load_users(file))
+    loaded = replace(loaded, upstreams=_upstreams(loaded, path))
     _check_rule_users(loaded)
     return loaded
+
+
+def _upstreams(loaded: Loaded, path: Path | None) -> dict[str, RelayUrl]:
+    """With their passwords. Raises ConfigError for a file that is not there, or that others may read."""
+    urls = {}
+    for index, upstream in enumerate(loaded.config.upstream):
+        url = upstream.relay
+        if upstream.password_file is not None and path is not None:
+            try:
+                password = read_secret(path.parent / upstream.password_file)
+            except ConfigError as error:
+                raise loaded.error((("upstream", index, "password_file"), str(error))) from None
+            url = replace(url, password=password)
+        urls[upstream.name] = url
+    return urls
 
 
 def _check_rule_users(loaded: Loaded) -> None:

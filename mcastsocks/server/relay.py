@@ -32,6 +32,7 @@ from mcastsocks.server.services import Services
 from mcastsocks.server.session import Session
 from mcastsocks.server.streams.pipes import PipePool
 from mcastsocks.server.streams.pump import Pumps
+from mcastsocks.server.upstream import Upstream
 from mcastsocks.server.watch import AddressWatch
 from mcastsocks.tables.associations import AssociationTable, TableLimits
 from mcastsocks.tables.ports import DoorPorts
@@ -65,6 +66,7 @@ class Relay:
             ask=lambda number, destination: associates[number].ask(destination),
             socks_fragments=config.socks.udp_fragments,
         )
+        resolver = Resolver(limits.name_lookups, limits.name_lookups_per_user, limits.name_timeout_s)
         self._services = Services(
             config=config,
             channels=channels,
@@ -87,7 +89,8 @@ class Relay:
             ),
             plane=PortablePlane(asyncio.get_running_loop(), outsides, options),
             passwords=PasswordCheck(loaded.users, limits),
-            resolver=Resolver(limits.name_lookups, limits.name_lookups_per_user, limits.name_timeout_s),
+            resolver=resolver,
+            upstreams={name: Upstream(url, resolver, limits) for name, url in loaded.upstreams.items()},
             records=records or Records(config.log.format),
             connections=Connections(limits, self.descriptors.connections),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from mcastsocks.server.frames import Channels
 from mcastsocks.server.records import Records
 from mcastsocks.server.resolver import Resolver
 from mcastsocks.server.streams.pump import Pumps
+from mcastsocks.server.upstream import Upstream
 from mcastsocks.tables.associations import AssociationTable
 from mcastsocks.tables.ports import DoorPorts
 
@@ -44,4 +46,5 @@ class Services:
     ports: DoorPorts
     associates: dict[int, UdpAssociate]
     pumps: Pumps
+    upstreams: Mapping[str, Upstream]
     turn: asyncio.Lock

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import NoReturn
 
-from mcastsocks.address import from_sockaddr
+from mcastsocks.address import Endpoint, from_sockaddr
 from mcastsocks.liveness import detect_dead_peer
 from mcastsocks.rules.model import Action
 from mcastsocks.server.client import Client, SessionEnded, command_name
@@ -14,6 +15,7 @@ from mcastsocks.server.streams.accept import Awaiter
 from mcastsocks.server.streams.dial import DialFailed, dial
 from mcastsocks.server.streams.handover import hand_over
 from mcastsocks.server.streams.pump import Octets
+from mcastsocks.server.upstream import UpstreamFailed
 from mcastsocks.wire.replies import ReplyCode, of_errno
 from mcastsocks.wire.socks5 import Request
 
@@ -51,13 +53,14 @@ class _Tunnel:
         command = command_name(self._request.command)
         self._client.record(f"{command}-start", remote=str(self._request.destination), **fields)
 
-    async def _move(self, remote: socket.socket) -> None:
-        """Until both directions have ended. Raises SessionEnded."""
+    async def _move(self, remote: socket.socket, from_remote: bytes = b"") -> NoReturn:
+        """Until both directions have ended; `from_remote` came already. Raises SessionEnded."""
         client, limits = self._client, self._services.config.limits
         try:
             detect_dead_peer(remote, limits.dead_client_s)
             early = client.machine.leftover()
             client.write()
+            client.writer.write(from_remote)
             sock, more = await hand_over(client.reader, client.writer)
         except BaseException:
             remote.close()
@@ -75,6 +78,8 @@ class Connect(_Tunnel):
 
     async def run(self) -> None:
         allowed = await self._ask_rules()
+        if allowed.verdict.upstream:
+            await self._connect_upstream(allowed)
         outside = self._services.outsides[allowed.verdict.via]
         try:
             remote = await dial(
@@ -82,6 +87,7 @@ class Connect(_Tunnel):
                 self._request.destination.port,
                 timeout_s=self._services.config.limits.connect_timeout_s,
                 local={4: outside.ipv4, 6: outside.ipv6},
+                interface=outside.index if len(self._services.outsides) > 1 else None,
             )
         except DialFailed as failed:
             self._client.fail(self._request, of_errno(failed.errno), str(failed.strerror))
@@ -91,6 +97,19 @@ class Connect(_Tunnel):
         self._begin(address=str(peer), outside=str(bound), rule=allowed.verdict.rule)
         await self._move(remote)
 
+    async def _connect_upstream(self, allowed: Allowed) -> NoReturn:
+        verdict = allowed.verdict
+        target = Endpoint(allowed.addresses[0], self._request.destination.port)
+        try:
+            stream = await self._services.upstreams[verdict.upstream].connect(
+                target, self._services.outsides[verdict.via]
+            )
+        except UpstreamFailed as failed:
+            self._client.fail(self._request, failed.code, str(failed))
+        self._client.machine.connected(stream.bound)
+        self._begin(address=str(target), outside=str(stream.bound), rule=verdict.rule, upstream=verdict.upstream)
+        await self._move(stream.sock, stream.early)
+
 
 class Bind(_Tunnel):
     """See server.session.Service."""
@@ -99,6 +118,9 @@ class Bind(_Tunnel):
 
     async def run(self) -> None:
         allowed = await self._ask_rules()
+        if allowed.verdict.upstream:
+            why = f"rule {allowed.verdict.rule!r} names an upstream, and BIND goes through none"
+            self._client.fail(self._request, ReplyCode.NOT_ALLOWED, why)
         outside = self._services.outsides[allowed.verdict.via]
         version = allowed.addresses[0].version
         local = outside.address(version)

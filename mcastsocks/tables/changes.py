@@ -93,6 +93,8 @@ class AddAssociate:
 class Route:
     """What becomes of an Associate's datagrams to `destination`, as the client writes it: they go to `target`.
 
+    With `through` they go to that relay, header and all, which has a UDP ASSOCIATE for us.
+
     Without a target they are dropped, for the reason `refused`. Done carries the outside endpoint that the target
     sees.
     """
@@ -103,6 +105,14 @@ class Route:
     via: str = ""
     dscp: int | None = None
     refused: str = ""
+    through: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRoutes:
+    """Ask again about every destination of an Associate."""
+
+    channel: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +122,7 @@ class RemoveAssociate:
     channel: int
 
 
-Change = AddEntry | ChangeEntry | RemoveEntry | AddAssociate | Route | RemoveAssociate
+Change = AddEntry | ChangeEntry | RemoveEntry | AddAssociate | Route | ForgetRoutes | RemoveAssociate
 
 
 @dataclass(slots=True)

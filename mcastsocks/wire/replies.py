@@ -51,7 +51,12 @@ _OF_ERRNO = {
     errno.ENETDOWN: ReplyCode.NETWORK_UNREACHABLE,
     errno.EADDRNOTAVAIL: ReplyCode.NETWORK_UNREACHABLE,
     errno.EHOSTUNREACH: ReplyCode.HOST_UNREACHABLE,
+    errno.EHOSTDOWN: ReplyCode.HOST_UNREACHABLE,
     errno.ECONNREFUSED: ReplyCode.CONNECTION_REFUSED,
+    errno.ECONNRESET: ReplyCode.CONNECTION_REFUSED,
+    errno.ETIMEDOUT: ReplyCode.TTL_EXPIRED,  # what other relays say of it
+    errno.EACCES: ReplyCode.NOT_ALLOWED,  # by this host's own packet filter
+    errno.EPERM: ReplyCode.NOT_ALLOWED,
     errno.EAFNOSUPPORT: ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED,
 }
 

@@ -20,6 +20,7 @@ MOST_ATTEMPTS = 8
 """Sockets that one name can make the relay open at once: beyond it the oldest attempt, 2 s old, gives way."""
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; in socket from Python 3.12
+_SO_BINDTOIFINDEX = 62  # include/uapi/asm-generic/socket.h
 _REASONS_TOLD = 4
 
 _MOST_TELLING = (
@@ -50,16 +51,22 @@ class DialFailed(OSError):
 
 
 async def dial(
-    addresses: Sequence[IPAddress], port: int, *, timeout_s: float, local: Mapping[int, IPAddress | None]
+    addresses: Sequence[IPAddress],
+    port: int,
+    *,
+    timeout_s: float,
+    local: Mapping[int, IPAddress | None],
+    interface: int | None = None,
 ) -> socket.socket:
     """A non-blocking socket connected to the first address, the best one given first, that answers.
 
     `local` names the address to connect from for each IP version that the outside speaks, None where the kernel shall
-    choose. Raises DialFailed, ValueError without addresses.
+    choose; `interface` is the index of the one to leave by, whatever the routing table prefers. Raises DialFailed,
+    ValueError without addresses.
     """
     if not addresses:
         raise ValueError("no address to connect to")
-    race = _Race(addresses, port, local)
+    race = _Race(addresses, port, local, interface)
     try:
         race.begin_next()
         async with asyncio.timeout(timeout_s):
@@ -80,10 +87,16 @@ def interleaved(addresses: Sequence[IPAddress]) -> list[IPAddress]:
 class _Race:
     """The attempts under way, oldest first; `won` gets the socket, or DialFailed when there is nothing left to try."""
 
-    def __init__(self, addresses: Sequence[IPAddress], port: int, local: Mapping[int, IPAddress | None]) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[IPAddress],
+        port: int,
+        local: Mapping[int, IPAddress | None],
+        interface: int | None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.won: asyncio.Future[socket.socket] = self._loop.create_future()
-        self._port, self._local = port, local
+        self._port, self._local, self._interface = port, local, interface
         self._waiting = deque(interleaved(addresses))
         self._attempts: dict[socket.socket, IPAddress] = {}
         self._reasons: list[tuple[IPAddress, OSError]] = []
@@ -131,7 +144,7 @@ class _Race:
         if len(self._attempts) >= MOST_ATTEMPTS:
             oldest = next(iter(self._attempts))
             self._reasons.append((self._drop(oldest), OSError(errno.ETIMEDOUT, "no answer before others' turn")))
-        sock = _socket(address, self._local[address.version])
+        sock = _socket(address, self._local[address.version], self._interface)
         try:
             sock.connect(to_sockaddr(Endpoint(address, self._port)))
         except BlockingIOError:
@@ -162,11 +175,13 @@ class _Race:
             self._timer.cancel()
 
 
-def _socket(remote: IPAddress, local: IPAddress | None) -> socket.socket:
+def _socket(remote: IPAddress, local: IPAddress | None, interface: int | None) -> socket.socket:
     """Bound to the local address, its port chosen when it connects: else only one remote could have each port."""
     family = socket.AF_INET if remote.version == 4 else socket.AF_INET6
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        if interface is not None:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, interface)
         if local is not None:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)

@@ -1,0 +1,1 @@
+"""What this project costs and moves, measured; README.md has the answers."""

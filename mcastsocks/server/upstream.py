@@ -1,0 +1,142 @@
+"""Another SOCKS 5 relay that this one asks on behalf of its clients, where a rule says so."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TypeVar
+
+from mcastsocks.address import Endpoint, IPAddress, from_sockaddr
+from mcastsocks.client.url import RelayUrl
+from mcastsocks.errors import LoginRefused, McastsocksError, RequestRefused, WireError
+from mcastsocks.liveness import detect_dead_peer
+from mcastsocks.planes.interface import Interface
+from mcastsocks.protocol.client import Associated, ClientConnection, Connected, Event, LoggedIn
+from mcastsocks.server.config import Limits
+from mcastsocks.server.resolver import ResolveError, Resolver
+from mcastsocks.server.streams.dial import DialFailed, dial
+from mcastsocks.wire.replies import ReplyCode, of_errno
+
+_READ_OCTETS = 4096
+_TOLD_ON = frozenset(ReplyCode)
+_ACCOUNT = "upstream"
+_E = TypeVar("_E", bound=Event)
+
+
+class UpstreamFailed(McastsocksError):
+    """With the reply that a client is told."""
+
+    def __init__(self, code: ReplyCode, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Stream:
+    """A connection through an upstream: its socket, what the destination sees of it, and what came already."""
+
+    sock: socket.socket
+    bound: Endpoint
+    early: bytes
+
+
+@dataclass(slots=True)
+class UpstreamAssociation:
+    """A UDP ASSOCIATE at an upstream; it lasts until the socket is closed, by either side."""
+
+    sock: socket.socket
+    relay: Endpoint
+
+    async def ended(self) -> None:
+        """Until the upstream closes it. What it says meanwhile is nothing that anybody asked for."""
+        with suppress(OSError):
+            while await asyncio.get_running_loop().sock_recv(self.sock, _READ_OCTETS):
+                pass
+
+
+class Upstream:
+    """One of them."""
+
+    def __init__(self, url: RelayUrl, resolver: Resolver, limits: Limits) -> None:
+        self._url, self._resolver, self._limits = url, resolver, limits
+
+    async def connect(self, destination: Endpoint, outside: Interface) -> Stream:
+        """CONNECT through it. Raises UpstreamFailed."""
+
+        def request(machine: ClientConnection) -> None:
+            machine.request_connect(destination)
+
+        sock, machine, connected = await self._ask(outside, request, Connected)
+        return Stream(sock, connected.bound, machine.leftover())
+
+    async def associate(self, outside: Interface) -> UpstreamAssociation:
+        """UDP ASSOCIATE there; it learns our port from the first datagram. Raises UpstreamFailed."""
+        sock, _, associated = await self._ask(outside, ClientConnection.request_associate, Associated)
+        relay = associated.relay
+        if relay.address.is_unspecified:  # a foreign relay's way of saying "where you reached me"
+            relay = Endpoint(from_sockaddr(sock.getpeername()).address, relay.port)
+        return UpstreamAssociation(sock, relay)
+
+    async def _ask(
+        self, outside: Interface, request: Callable[[ClientConnection], None], answer: type[_E]
+    ) -> tuple[socket.socket, ClientConnection, _E]:
+        machine = ClientConnection(self._url.credentials)
+        sock: socket.socket | None = None
+        try:
+            async with asyncio.timeout(self._limits.connect_timeout_s):
+                sock = await self._dial(outside)
+                machine.greet()
+                await _expect(sock, machine, LoggedIn)
+                request(machine)
+                return sock, machine, await _expect(sock, machine, answer)
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if isinstance(error, (WireError, OSError, McastsocksError)):
+                raise self._failed(error) from None
+            raise
+
+    async def _dial(self, outside: Interface) -> socket.socket:
+        addresses = await self._addresses()
+        local = {4: outside.ipv4, 6: outside.ipv6}
+        limits = self._limits
+        sock = await dial(addresses, self._url.port, timeout_s=limits.connect_timeout_s, local=local)
+        detect_dead_peer(sock, limits.dead_client_s)
+        return sock
+
+    async def _addresses(self) -> list[IPAddress]:
+        try:
+            return [ip_address(self._url.host)]
+        except ValueError:
+            return await self._resolver.resolve(self._url.host, _ACCOUNT)
+
+    def _failed(self, error: Exception) -> UpstreamFailed:
+        """What it said to the request is told on; what is wrong with it is a general failure."""
+        why = f"upstream {self._url}: {error}"
+        match error:
+            case RequestRefused() if error.code in _TOLD_ON:
+                return UpstreamFailed(ReplyCode(error.code), why)
+            case DialFailed():
+                return UpstreamFailed(of_errno(error.errno or 0), why)
+            case ResolveError():
+                return UpstreamFailed(ReplyCode.HOST_UNREACHABLE, why)
+            case TimeoutError():
+                return UpstreamFailed(ReplyCode.GENERAL_FAILURE, f"upstream {self._url} did not answer in time")
+        return UpstreamFailed(ReplyCode.GENERAL_FAILURE, why)
+
+
+async def _expect(sock: socket.socket, machine: ClientConnection, kind: type[_E]) -> _E:
+    loop = asyncio.get_running_loop()
+    while True:
+        event = machine.next_event()
+        await loop.sock_sendall(sock, machine.octets_to_send())
+        if isinstance(event, kind):
+            return event
+        octets = await loop.sock_recv(sock, _READ_OCTETS)
+        if not octets:
+            raise LoginRefused("it closed the connection")
+        machine.receive(octets)
