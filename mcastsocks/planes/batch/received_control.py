@@ -1,0 +1,70 @@
+"""What the kernel tells about received datagrams beside their data."""
+
+from __future__ import annotations
+
+import socket
+from enum import IntFlag, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcastsocks.planes.batch.layouts import CMSG, Ints, addresses_of, allocate
+from mcastsocks.planes.batch.offload import UDP_GRO
+
+SO_RXQ_OVFL = 40  # include/uapi/asm-generic/socket.h
+
+
+class Tell(IntFlag):
+    """What a receiver has room for; a socket must be asked for it, too."""
+
+    SEGMENTS = auto()  # UDP_GRO
+    TRAFFIC_CLASS = auto()  # IP_RECVTOS, IPV6_RECVTCLASS
+    OVERFLOW = auto()  # SO_RXQ_OVFL
+
+
+def _kind(level: int, kind: int) -> int:
+    """Level and type of a control message as the one number they are in memory."""
+    return level | kind << 32
+
+
+_SEGMENT = _kind(socket.IPPROTO_UDP, UDP_GRO)
+_OVERFLOW = _kind(socket.SOL_SOCKET, SO_RXQ_OVFL)
+_TRAFFIC_CLASS = {
+    4: _kind(socket.IPPROTO_IP, socket.IP_TOS),
+    6: _kind(socket.IPPROTO_IPV6, socket.IPV6_TCLASS),
+}
+
+
+class ReceivedControl:
+    """Memory for the control messages of `buffers` receive calls: a fixed number of slots for each."""
+
+    def __init__(self, version: int, buffers: int, tell: Tell) -> None:
+        self._slots = tell.bit_count()
+        self.octets = self._slots * CMSG.itemsize
+        memory = allocate(buffers * self._slots, CMSG).reshape(buffers, self._slots)
+        self.addresses = addresses_of(memory)
+        self._kinds: Ints = memory.view(np.int64).reshape(buffers, self._slots, 3)[:, :, 1]
+        self._values: NDArray[np.uint32] = memory["value"]
+        self._traffic_class = _TRAFFIC_CLASS[version]
+
+    def segments(self, count: int) -> Ints:
+        """The size that datagrams were coalesced with, zero where they were not."""
+        return self._find(_SEGMENT, count)
+
+    def traffic_classes(self, count: int) -> Ints:
+        """TOS or traffic class, DSCP and ECN; zero where the kernel told nothing. IPv4 writes a single octet."""
+        return self._find(self._traffic_class, count) & 0xFF
+
+    def overflow(self, count: int) -> int:
+        """How many datagrams the socket dropped since it was opened, by its newest account; modulo 2**32."""
+        return int(self._find(_OVERFLOW, count).max(initial=0))
+
+    def clear(self, count: int) -> None:
+        """So that nothing of this batch is taken for the next one's."""
+        self._kinds[:count] = 0
+
+    def _find(self, kind: int, count: int) -> Ints:
+        found = np.zeros(count, np.int64)
+        for slot in range(self._slots):
+            np.copyto(found, self._values[:count, slot], where=self._kinds[:count, slot] == kind)
+        return found
