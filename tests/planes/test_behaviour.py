@@ -626,7 +626,7 @@ def test_an_endpoint_of_the_relays_own_is_no_clients(plane: str) -> None:
                 refused = bench.apply(AddEntry(entry))
                 assert isinstance(refused, Failed)
                 assert refused.errno == errno.EPERM
-                assert of_errno(refused.errno) == ReplyCode.GENERAL_FAILURE
+                assert of_errno(refused.errno) == ReplyCode.NOT_ALLOWED
                 assert bench.plane.traffic(entry.aid) is None
         assert bench.plane.descriptors() == before
         bench.add(("127.0.0.3", bench.inside.port), Endpoint(IPv4Address("127.0.0.1"), 9))
