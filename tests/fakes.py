@@ -152,7 +152,7 @@ class RecordingPlane:
     # One change
 
     def _failure_to_join(self, change: Change) -> Failed | None:
-        if isinstance(change, RemoveEntry) or not _is_receiver(change.entry):
+        if not isinstance(change, AddEntry | ChangeEntry) or not _is_receiver(change.entry):
             return None
         if change.entry.aid in self.receivers.get(change.entry.remote, ()):
             return None
@@ -169,6 +169,7 @@ class RecordingPlane:
             case RemoveEntry(aid):
                 self._stop_receiving(self.entries.pop(aid))
                 return Done(traffic=self.moved.pop(aid))
+        raise AssertionError(f"{change} for those who know associations alone")
 
     def _become(self, entry: Entry) -> Done:
         self.entries[entry.aid] = entry

@@ -54,7 +54,7 @@ class Associates:
     def add(self, associate: Associate) -> Done:
         """Raises OSError when the door's port, or a descriptor, cannot be had."""
         associated = Associated(associate, associate.client if associate.client[1] else None)
-        self._door(associate.inside).add(associated)
+        self._door(associate).add(associated)
         self._associated[associate.channel] = associated
         if self._ageing is None:
             self._ageing = self._loop.call_later(_WAYS_AGE_S, self._age)
@@ -245,11 +245,13 @@ class Associates:
             raise OSError(errno.EMSGSIZE, "too large for the client")
         return pieces
 
-    def _door(self, inside: Endpoint) -> Door:
+    def _door(self, associate: Associate) -> Door:
+        inside = associate.inside
         if inside not in self._doors:
+            zone = associate.client[3] if inside.address.is_link_local and len(associate.client) == 4 else 0
             self._quota.take()
             try:
-                sock = sockets.open_inside(inside)
+                sock = sockets.open_inside(inside, zone)
             except OSError:
                 self._quota.give_back()
                 raise

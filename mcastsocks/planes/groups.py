@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mcastsocks.address import Endpoint
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.interface import Outside
 from mcastsocks.planes.membership import Membership
@@ -13,8 +14,12 @@ from mcastsocks.tables.tally import Tally
 
 @dataclass(slots=True)
 class Group:
-    """A group that somebody receives: `receivers` by copies, `listeners` where it is multicast inside (MM-mode)."""
+    """A group that somebody receives: `receivers` by copies, `listeners` where it is multicast inside (MM-mode).
 
+    `name` is the name of the outside, and the group.
+    """
+
+    name: tuple[str, Endpoint]
     membership: Membership
     outside: Outside
     receivers: list[Forwarding] = field(default_factory=list)

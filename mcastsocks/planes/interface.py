@@ -58,6 +58,7 @@ class PlaneOptions:
     """`fragment_above` is the largest UDP payload sent to a client, in octets; None: what UDP carries.
 
     `inside` is where MM-mode takes and gives group datagrams, with `inside_ttl` hops; None: no MM-mode.
+    An AID's lowest `slot_bits` are its own among all that live, as a rule.
     `socks_fragments`: whether a UDP ASSOCIATE takes fragments, and gives them.
     """
 
@@ -69,6 +70,7 @@ class PlaneOptions:
     sink: ChannelSink = no_channels
     ask: Ask = nobody_answers
     socks_fragments: bool = False
+    slot_bits: int = 16
 
 
 class Plane(Protocol):

@@ -36,6 +36,7 @@ from mcastsocks.tables.changes import (
 )
 from mcastsocks.tables.filters import ANY_SOURCE, union
 from mcastsocks.tables.reassembly import Reassembly
+from mcastsocks.tables.remotes import RemoteIndex
 
 _WHY = {
     errno.EACCES: "a group on a port below 1024 needs CAP_NET_BIND_SERVICE (net.ipv4.ip_unprivileged_port_start)",
@@ -206,9 +207,13 @@ class Switchboard(ABC):
             if forwarding.entry.mm:
                 self._hear_inside(forwarding, sends)
             return
-        remotes, (host, port, *_) = self._outside[_outside_key(forwarding.entry)].remotes, forwarding.remote
+        remotes, (host, port, *_) = self._remotes_of(forwarding), forwarding.remote
         if receives != remotes.holds(host, port, forwarding.entry.aid):
             (remotes.add if receives else remotes.remove)(host, port, forwarding.entry.aid)
+
+    def _remotes_of(self, forwarding: Forwarding) -> RemoteIndex:
+        """Who may answer at the association's outside socket."""
+        return self._outside[_outside_key(forwarding.entry)].remotes
 
     def _receive_group(self, forwarding: Forwarding, wanted: bool) -> None:
         """Join for the first receiver, ask for other sources with every change, leave with the last."""
@@ -275,7 +280,7 @@ class Switchboard(ABC):
 
     def _new_group(self, entry: Entry) -> Group:
         membership = Membership(entry.remote, self._outside.interface(entry.via), self._quota)
-        group = Group(membership, self._borders[entry.via])
+        group = Group((entry.via, entry.remote), membership, self._borders[entry.via])
         group.membership.opened = lambda sock: self._watch(partial(self._drain_group, group, sock), sock)
         group.membership.closing = partial(self._retire, group)
         return group

@@ -28,8 +28,12 @@ from mcastsocks.tables.changes import (
 from mcastsocks.wire.replies import ReplyCode, of_errno
 from mcastsocks.wire.socks5 import Request, RequestFlag
 
+_FIRST_UNPRIVILEGED = 1024
 _REFUSALS_RECORDED = 100
 """Destinations refused to one association; more are counted only, or a client could fill the disk."""
+
+_MOST_NAMED = 1024
+"""Destinations of one association that INTERFACE DATA may name, where only those are sent to."""
 
 
 class UdpAssociate:
@@ -108,9 +112,15 @@ class UdpAssociate:
         )
         return (host, announced.port if is_own else 0, *zone)
 
+    def _port_wished(self) -> int:
+        """Outside. Never one that peers take for a service of this host's own."""
+        wished = RequestFlag.USECLIENTSPORT in self._request.udp_flags
+        port = self._request.destination.port
+        return port if wished and port >= _FIRST_UNPRIVILEGED else 0
+
     def _open(self) -> Done:
         """On the first port where this client can be told from others. Raises SessionEnded."""
-        flag, why = self._request.udp_flags, "every port of [socks] udp_ports is taken"
+        why = "every port of [socks] udp_ports is taken"
         for port in self._services.ports.free(self._inside, self._sockaddr):
             associate = Associate(
                 self._client.number,
@@ -118,7 +128,7 @@ class UdpAssociate:
                 self._sockaddr,
                 Answers(self._services.config.socks.udp_answers),
                 next(iter(self._services.outsides)),
-                self._request.destination.port if flag & RequestFlag.USECLIENTSPORT else 0,
+                self._port_wished(),
             )
             [result] = self._services.plane.apply([AddAssociate(associate)])
             if isinstance(result, Done):
@@ -133,20 +143,21 @@ class UdpAssociate:
 
     async def _answer_client(self) -> NoReturn:
         """Until it goes; what it writes but INTERFACE DATA, the machine drops."""
-        client, before = self._client, -1
+        client, before = self._client, 0
         while True:
             try:
-                async with asyncio.timeout(self._services.config.limits.idle_udp_s):
+                async with asyncio.timeout(self._services.config.limits.idle_udp_s) as patience:
                     event = await client.next_event()
             except TimeoutError:
+                if not patience.expired():  # it is the kernel's ETIMEDOUT: the client is dead
+                    raise
                 if (moved := self._moved()) == before:
                     raise SessionEnded("idle") from None
                 before = moved
                 continue
             assert isinstance(event, InterfaceAsked)
-            if self._named is not None:
-                self._named.add(event.destination)
             try:
+                self._name(event.destination)
                 allowed = await self._judge.judge(Action.UDP, event.destination)
             except Denied as denied:
                 self._note(event.destination, denied)
@@ -161,10 +172,19 @@ class UdpAssociate:
             else:
                 client.machine.refuse_interface(of_errno(result.errno if isinstance(result, Failed) else 0))
 
+    def _name(self, destination: Endpoint) -> None:
+        """Raises Denied when there are too many."""
+        if self._named is None or destination in self._named:
+            return
+        if len(self._named) >= _MOST_NAMED:
+            why = f"{_MOST_NAMED} destinations are named already"
+            raise Denied(ReplyCode.GENERAL_FAILURE, "not-allowed", why)
+        self._named.add(destination)
+
     def _moved(self) -> int:
         traffic = self._services.plane.associate_traffic(self._client.number)
         assert traffic is not None
-        return traffic.to_remote_datagrams + traffic.to_client_datagrams + traffic.dropped_datagrams
+        return traffic.to_remote_datagrams + traffic.to_client_datagrams
 
     async def _look_up(self, destination: Endpoint) -> None:
         try:

@@ -180,7 +180,9 @@ class UpstreamSettings(Settings):
 
 
 class PlaneSettings(Settings):
-    kind: Literal["auto", "portable"] = "auto"
+    """`auto` is the first that can start here."""
+
+    kind: Literal["auto", "batch", "portable"] = "auto"
 
 
 class Limits(Settings):
@@ -248,6 +250,10 @@ class Config(Settings):
                     (("rules", index, "modes"), 'MM-mode needs [inside] interface = "NAME": where to multicast')
                 )
         listen = {endpoint.port for endpoint in self.inside.listen}
+        if not self.udp_ports:
+            found.append(
+                (("socks", "udp_ports"), "no ports are left above the one listened on: name some for UDP ASSOCIATE")
+            )
         if taken := listen.intersection(self.udp_ports):
             found.append(
                 (("socks", "udp_ports"), f"port {min(taken)} carries the enhanced mode's datagrams: [inside] listen")

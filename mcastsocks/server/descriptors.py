@@ -36,5 +36,6 @@ def claim(limits: Limits) -> Descriptors:
     usable = limit - reserve
     if usable < 32:
         raise ConfigError(f"the limit of {limit} descriptors is too low: ulimit -n {reserve + 32} or more")
-    connections = min(limits.connections, usable // (2 * _OF_A_CONNECTION))
+    room = max(usable // 2, usable - limits.udp_sockets)
+    connections = min(limits.connections, room // _OF_A_CONNECTION)
     return Descriptors(limit, connections, min(limits.udp_sockets, usable - connections * _OF_A_CONNECTION))

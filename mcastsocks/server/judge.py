@@ -49,7 +49,8 @@ class Judge:
     def judge_addresses(self, action: Action, destination: Endpoint, addresses: Sequence[IPAddress]) -> Allowed:
         """The denied ones are dropped, and those that no outside speaks to. Raises Denied when none is left."""
         name = destination.host if isinstance(destination.host, str) else None
-        if destination.port == 0 or any(address.is_unspecified for address in addresses):
+        is_nowhere = destination.port == 0 and action != Action.BIND  # there it means any port of that host
+        if is_nowhere or any(address.is_unspecified for address in addresses):
             raise Denied(ReplyCode.INVALID_ADDRESS, "bad-address", f"{destination} is no destination")
         if any(address.is_multicast for address in addresses):
             raise Denied(

@@ -7,18 +7,17 @@ import errno
 import itertools
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
 import mcastsocks
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
 from mcastsocks.errors import ConfigError
-from mcastsocks.planes.interface import Interface, Outside, PlaneOptions
-from mcastsocks.planes.portable import PortablePlane
+from mcastsocks.planes.interface import Interface, Outside, Plane, PlaneOptions
 from mcastsocks.rules.decide import Ruleset
 from mcastsocks.rules.protected import Protected
-from mcastsocks.server import descriptors, interfaces
+from mcastsocks.server import descriptors, interfaces, planes
 from mcastsocks.server.associate import UdpAssociate
 from mcastsocks.server.auth.userpass import PasswordCheck
 from mcastsocks.server.client import Client
@@ -57,6 +56,16 @@ class Relay:
         self._outside_names = frozenset(outside.interface.name for outside in outsides.values())
         self._inside = interfaces.configured_inside(loaded)
         channels, associates = Channels(), dict[int, UdpAssociate]()
+        table = AssociationTable(
+            TableLimits(
+                limits.associations,
+                limits.associations_per_user,
+                limits.groups,
+                limits.groups_per_user,
+                limits.group_receivers_per_user,
+                limits.local_endpoints_per_user,
+            )
+        )
         options = PlaneOptions(
             self.descriptors.udp_sockets,
             config.inside.fragment_above,
@@ -65,6 +74,7 @@ class Relay:
             sink=channels.push,
             ask=lambda number, destination: associates[number].ask(destination),
             socks_fragments=config.socks.udp_fragments,
+            slot_bits=table.slot_bits,
         )
         resolver = Resolver(limits.name_lookups, limits.name_lookups_per_user, limits.name_timeout_s)
         self._services = Services(
@@ -77,17 +87,8 @@ class Relay:
             pumps=Pumps(PipePool(limits.splice_pipes)),
             users=loaded.users,
             rules=Ruleset(config.rules, loaded.users.teams, self._protected(), next(iter(outsides))),
-            table=AssociationTable(
-                TableLimits(
-                    limits.associations,
-                    limits.associations_per_user,
-                    limits.groups,
-                    limits.groups_per_user,
-                    limits.group_receivers_per_user,
-                    limits.local_endpoints_per_user,
-                )
-            ),
-            plane=PortablePlane(asyncio.get_running_loop(), outsides, options),
+            table=table,
+            plane=self._plane(outsides, options),
             passwords=PasswordCheck(loaded.users, limits),
             resolver=resolver,
             upstreams={name: Upstream(url, resolver, limits) for name, url in loaded.upstreams.items()},
@@ -132,6 +133,13 @@ class Relay:
 
     def _ignore_reload(self) -> None:
         self._services.records.write("reload", why="this release reads its configuration and users at start only")
+
+    def _plane(self, outsides: Mapping[str, Outside], options: PlaneOptions) -> Plane:
+        """Raises ConfigError when the one that is wanted cannot start."""
+        try:
+            return planes.start(self.config.plane.kind, asyncio.get_running_loop(), outsides, options)
+        except planes.CannotStart as error:
+            raise self._loaded.error((("plane", "kind"), str(error))) from None
 
     def _protected(self) -> Protected:
         listen = [endpoint.address for endpoint in self.config.inside.listen]

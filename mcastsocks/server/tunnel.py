@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from typing import NoReturn
@@ -91,9 +92,12 @@ class Connect(_Tunnel):
             )
         except DialFailed as failed:
             self._client.fail(self._request, of_errno(failed.errno), str(failed.strerror))
-        bound = from_sockaddr(remote.getsockname())
+        try:
+            bound, peer = from_sockaddr(remote.getsockname()), from_sockaddr(remote.getpeername())
+        except OSError:  # without a peer already
+            remote.close()
+            self._client.fail(self._request, of_errno(errno.ECONNRESET), "reset by remote at once")
         self._client.machine.connected(bound)
-        peer = from_sockaddr(remote.getpeername())
         self._begin(address=str(peer), outside=str(bound), rule=allowed.verdict.rule)
         await self._move(remote)
 
@@ -127,21 +131,25 @@ class Bind(_Tunnel):
         assert local is not None, "the judge has seen to that"
         expected = [address for address in allowed.addresses if address.version == version]
         try:
-            awaiter = Awaiter(local, expected)
+            awaiter = Awaiter(local, expected, outside.index if len(self._services.outsides) > 1 else None)
         except OSError as error:
             self._client.fail(self._request, of_errno(error.errno or 0), str(error.strerror))
         try:
             self._client.machine.listening(awaiter.endpoint)
             self._client.write()
             self._begin(outside=str(awaiter.endpoint), rule=allowed.verdict.rule)
-            accepting = awaiter.accept(self._services.config.limits.bind_timeout_s)
-            remote, peer = await self._client.unless_gone(accepting)
-        except TimeoutError:
-            why = f"nobody connected within {self._services.config.limits.bind_timeout_s:g} s"
-            self._client.fail(self._request, ReplyCode.TTL_EXPIRED, why)
-        except OSError as error:
-            self._client.fail(self._request, ReplyCode.GENERAL_FAILURE, str(error.strerror))
+            remote, peer = await self._client.unless_gone(self._accept(awaiter))
         finally:
             awaiter.close()
         self._client.machine.accepted(peer)
         await self._move(remote)
+
+    async def _accept(self, awaiter: Awaiter) -> tuple[socket.socket, Endpoint]:
+        """Its errors are told apart here from the client's own. Raises SessionEnded, and the client has its answer."""
+        timeout_s = self._services.config.limits.bind_timeout_s
+        try:
+            return await awaiter.accept(timeout_s)
+        except TimeoutError:
+            self._client.fail(self._request, ReplyCode.TTL_EXPIRED, f"nobody connected within {timeout_s:g} s")
+        except OSError as error:
+            self._client.fail(self._request, ReplyCode.GENERAL_FAILURE, str(error.strerror))

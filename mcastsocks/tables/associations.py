@@ -110,6 +110,11 @@ class AssociationTable:
     def __len__(self) -> int:
         return len(self._by_aid)
 
+    @property
+    def slot_bits(self) -> int:
+        """How many of an AID's lowest bits tell all associations apart."""
+        return self._aids.slot_bits
+
     def get(self, aid: int, channel: Channel) -> Association | None:
         """The association of this AID, if it belongs to this channel."""
         return self._by_channel.get(channel.number, {}).get(aid)

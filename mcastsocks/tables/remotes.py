@@ -32,6 +32,11 @@ class RemoteIndex:
     def holds(self, host: str, port: int, aid: int) -> bool:
         return aid in self._exact.get((host, port), ())
 
+    def exactly(self, host: str, port: int) -> int | None:
+        """The AID that a datagram from there belongs to before any other."""
+        aids = self._exact.get((host, port))
+        return aids[0] if aids else None
+
     def match(self, host: str, port: int) -> int | None:
         """The AID that a datagram from host and port belongs to; None when nobody expects it."""
         aids = self._exact.get((host, port)) or self._exact.get((host, 0)) or self._by_address.get(host)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.interop.socks import SocksRelay
 from tests.netns.conftest import _leave_nothing_behind, lab, relay, start_relay
-from tests.netns.lab import missing_packages
+from tests.netns.lab import Lab, missing_packages
 
 __all__ = ["_leave_nothing_behind", "lab", "relay", "start_relay"]
 
 TEST_S = 15
+
+
+@pytest.fixture
+def socks_relay(lab: Lab, tmp_path: Path) -> Iterator[SocksRelay]:
+    relay = SocksRelay(lab, tmp_path)
+    yield relay
+    relay.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

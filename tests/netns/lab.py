@@ -32,6 +32,8 @@ _T = TypeVar("_T")
 
 WAIT_S = 10.0
 PREFIX = "mcs"
+_CONFIGURATION = Path("/etc/netns")
+_TCP_LINGERING = ("06",)  # TIME_WAIT: nobody's any more
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 CLIENT = {4: "10.77.1.2", 6: "fd77:1::2"}
@@ -120,6 +122,37 @@ class Host:
         """The same for writing, a sysctl say."""
         with self.entered():
             Path(path).write_text(value)
+
+    @contextmanager
+    def asking(self, nameserver: str) -> Iterator[None]:
+        """Programs that are started meanwhile resolve names there, and nowhere else (ip-netns(8))."""
+        folder = _CONFIGURATION / self.name
+        folder.mkdir(parents=True)
+        (folder / "resolv.conf").write_text(f"nameserver {nameserver}\n")
+        (folder / "nsswitch.conf").write_text("hosts: files dns\n")
+        try:
+            yield
+        finally:
+            _remove_configuration(self.name)
+
+    @contextmanager
+    def filtering(self, rule: str, hook: str = "input") -> Iterator[None]:
+        """A rule of nftables for what comes in, or goes out."""
+        chain = f"chain filtering {{\ntype filter hook {hook} priority 0\n{rule}\n}}"
+        self.run("nft", "-f", "-", input=f"table inet filtering {{\n{chain}\n}}\n".encode())
+        try:
+            yield
+        finally:
+            self.run("nft", "delete table inet filtering")
+
+    def sockets(self, protocol: str, address: str, port: int) -> int:
+        """How many sockets, "udp" or "tcp", have this local address and port; a port of 0 is any."""
+        version = 6 if ":" in address else 4
+        packed = socket.inet_pton(FAMILY[version], address)
+        words = "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
+        lines = self.read(f"/proc/net/{protocol}{'6' if version == 6 else ''}").splitlines()[1:]
+        found = [line.split()[1].split(":") for line in lines if line.split()[3] not in _TCP_LINGERING]
+        return sum(host == words and port in (0, int(number, 16)) for host, number in found)
 
     def memberships(self, version: int, interface: str) -> dict[str, int]:
         """Groups that the kernel holds on an interface, with the number of sockets that joined each."""
@@ -236,11 +269,25 @@ class Lab:
 
     def restore_client_link(self) -> None:
         """After a test took it down; IPv6 addresses went with it."""
-        with self.client.entered(), IPRoute() as route:
-            index = route.link_lookup(ifname="in")[0]
-            route.link("set", index=index, state="up")
-            for address in (CLIENT, SECOND, THIRD):
-                route.addr("replace", index=index, address=address[6], prefixlen=64)
+        _bring_up(self.client, "in", (CLIENT, SECOND, THIRD))
+
+    @contextmanager
+    def client_cut(self) -> Iterator[None]:
+        """The client's end of the link is down; the relay's keeps its addresses."""
+        _take_down(self.client, "in")
+        try:
+            yield
+        finally:
+            self.restore_client_link()
+
+    @contextmanager
+    def outside_cut(self) -> Iterator[None]:
+        """The same for the outside's."""
+        _take_down(self.outside, "out")
+        try:
+            yield
+        finally:
+            _bring_up(self.outside, "out", (REMOTE, STRANGER))
 
     def _host(self, name: str) -> Host:
         netns.create(name)
@@ -297,8 +344,28 @@ def missing_packages() -> str | None:
 
 
 def _remove(name: str) -> None:
+    _remove_configuration(name)
     with suppress(OSError):
         netns.remove(name)
+
+
+def _remove_configuration(name: str) -> None:
+    shutil.rmtree(_CONFIGURATION / name, ignore_errors=True)
+    with suppress(OSError):  # others have theirs there
+        _CONFIGURATION.rmdir()
+
+
+def _take_down(host: Host, link: str) -> None:
+    with host.entered(), IPRoute() as route:
+        route.link("set", index=route.link_lookup(ifname=link)[0], state="down")
+
+
+def _bring_up(host: Host, link: str, addresses: tuple[dict[int, str], ...]) -> None:
+    with host.entered(), IPRoute() as route:
+        index = route.link_lookup(ifname=link)[0]
+        route.link("set", index=index, state="up")
+        for address in addresses:
+            route.addr("replace", index=index, address=address[6], prefixlen=64)
 
 
 def _set(name: str, value: int) -> None:

@@ -53,6 +53,7 @@ class RelayProcess:
         limits: str = "dead_client_s = 5",
         outside: str = "",
         inside: str = "",
+        socks: str = "",
     ) -> None:
         self._lab = lab
         users = "\n".join(f'[users.{name}]\npassword = "{_CHEAP.hash(word)}"' for name, word in PASSWORDS.items())
@@ -71,6 +72,8 @@ interface = "out"
 [auth]
 methods = ["userpass"]
 users = "users.toml"
+[socks]
+{socks}
 [limits]
 {limits}
 [log]

@@ -16,7 +16,7 @@ from tests.netns.lab import CLIENT, GROUP, INSIDE, REMOTE, SECOND, Lab
 from tests.netns.relay import PASSWORDS, RULES, RelayProcess
 from tests.netns.test_commands import command
 
-COMMAND, ENHANCED_UDP_MODE, LIST_FEATURES = 4, 4, 0x10
+COMMAND, UDP_ASSOCIATE, ENHANCED_UDP_MODE, LIST_FEATURES = 4, 3, 4, 0x10
 UNICAST_LISTED, GROUPS_LISTED = 1, 2
 BASE = {UNICAST_LISTED, GROUPS_LISTED}
 
@@ -60,6 +60,10 @@ def test_a_user_is_told_what_the_rules_allow_from_there(
     assert BASE.intersection(enhanced) == base
     assert bool(enhanced) == bool(base), "an extension alone is of no use"
     assert list(enhanced) == sorted(set(enhanced))
+    commands = {each for tag, each in listed if tag == COMMAND} - {LIST_FEATURES}
+    assert commands == ({UDP_ASSOCIATE} if UNICAST_LISTED in base else set())
+    for each in commands:
+        assert listed.pop((COMMAND, each)) == b""
     assert listed == {
         (0x00, 0x10): bytes((1, 2)),  # it depends on client address and authentication method
         (0x01, 0x05): b"",

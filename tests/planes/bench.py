@@ -11,7 +11,10 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
+from mcastsocks.planes.batch.inlet import Inlet
+from mcastsocks.planes.batch.plane import BatchPlane
 from mcastsocks.planes.interface import Interface, Outside, Plane, PlaneOptions
+from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.planes.portable import PortablePlane
 from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Done, Entry, Result
 from mcastsocks.wire.datagram import HEADER
@@ -19,8 +22,24 @@ from mcastsocks.wire.datagram import HEADER
 WAIT_S = 5.0
 LOOPBACK = Interface("lo", socket.if_nametoindex("lo"), IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
+
+class EagerBatchPlane(BatchPlane):
+    """Goes by arrays however little there is, where the plane itself would go one by one."""
+
+    def _inlet(self, sock: socket.socket) -> Inlet:
+        inlet = super()._inlet(sock)
+        inlet.is_busy = True
+        return inlet
+
+    def _drain_outlets(self, ready: list[OutsideSocket]) -> None:
+        self._outlets_are_busy = True
+        super()._drain_outlets(ready)
+
+
 Kind = Callable[[asyncio.AbstractEventLoop, Mapping[str, Outside], PlaneOptions], Plane]
-PLANES: dict[str, Kind] = {"portable": PortablePlane}
+PLANES: dict[str, Kind] = {"portable": PortablePlane, "batch": BatchPlane, "batch, eager": EagerBatchPlane}
+BUDGETS = {"portable": 64, "batch": 1024, "batch, eager": 1024}
+"""Datagrams that a plane gives for one socket before the others get their turn: those that take about as long."""
 
 
 class Bench:
@@ -90,6 +109,10 @@ class Bench:
         """Other directions, TTL or sources for an entry that was added."""
         self.entries[aid] = replace(self.entries[aid], **options)
         return self.apply(ChangeEntry(self.entries[aid]))
+
+    def forget_ipv6(self) -> None:
+        """The outside has lost its IPv6 address."""
+        self.plane.renew("", replace(LOOPBACK, ipv6=None))
 
     async def settled(self, condition: Callable[[], bool]) -> None:
         """Let the plane work until a condition on its counters holds."""

@@ -140,10 +140,11 @@ async def running(
     methods: str = '"none"',
     passwords: Mapping[str, str] | None = None,
     listen: Sequence[str] = ("127.0.0.1",),
+    socks: str = "",
 ) -> AsyncIterator[Running]:
     """A relay on a free port of loopback, its users with these passwords; stopped at the end."""
     port = free_port()
-    loaded = configuration(port, rules, limits, methods, passwords or {}, listen)
+    loaded = configuration(port, rules, limits, methods, passwords or {}, listen, socks)
     lines = Lines()
     relay = Relay(loaded, Records("json", lines))
     try:
@@ -160,6 +161,7 @@ def configuration(
     methods: str,
     passwords: Mapping[str, str],
     listen: Sequence[str] = ("127.0.0.1",),
+    socks: str = "",
 ) -> Loaded:
     text = f"""\
 [inside]
@@ -169,6 +171,8 @@ interface = "lo"
 [auth]
 methods = [{methods}]
 users = "users.toml"
+[socks]
+{socks}
 [limits]
 {limits}
 {rules}
@@ -251,6 +255,15 @@ class Raw:
     def write_now(self, octets: bytes) -> None:
         """Past the event loop: the kernel has them when this returns."""
         os.write(self._writer.get_extra_info("socket").fileno(), octets)
+
+    def finish(self) -> None:
+        """Nothing more will be written; what comes is still read."""
+        self._writer.write_eof()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._writer.get_extra_info("sockname")[:2]
+        return host, port
 
     def hang_up(self) -> None:
         """At once, whatever the event loop is at."""

@@ -186,9 +186,39 @@ WRONG = {
         '"nobody.toml"',
         "8: auth.users: no file nobody.toml; 'mcastsocks user add NAME -f nobody.toml' writes it",
     ),
-    "unknown plane": ('"auto"', '"fast"', "10: plane.kind: expected 'auto' or 'portable', not 'fast'"),
+    "unknown plane": ('"auto"', '"fast"', "10: plane.kind: expected 'auto', 'batch' or 'portable', not 'fast'"),
     "no time": ("2.5", "0", "12: limits.handshake_timeout_s: expected greater than 0, not 0"),
     "endless time": ("2.5", "inf", "12: limits.handshake_timeout_s: expected less than or equal to 86400, not inf"),
+    "no time to connect": (
+        "associations = 10",
+        "connect_timeout_s = 0",
+        "13: limits.connect_timeout_s: expected greater than 0, not 0",
+    ),
+    "endless wait for a peer": (
+        "associations = 10",
+        "bind_timeout_s = 86_401",
+        "13: limits.bind_timeout_s: expected less than or equal to 86400, not 86401",
+    ),
+    "endless silence of a stream": (
+        "associations = 10",
+        "idle_tcp_s = nan",
+        "13: limits.idle_tcp_s: expected less than or equal to 86400, not nan",
+    ),
+    "no silence of an association": (
+        "associations = 10",
+        "idle_udp_s = -1",
+        "13: limits.idle_udp_s: expected greater than 0, not -1",
+    ),
+    "fewer pipes than none": (
+        "associations = 10",
+        "splice_pipes = -1",
+        "13: limits.splice_pipes: expected greater than or equal to 0, not -1",
+    ),
+    "pipes without end": (
+        "associations = 10",
+        "splice_pipes = 1025",
+        "13: limits.splice_pipes: expected less than or equal to 1024, not 1025",
+    ),
     "unknown user": (
         '["alice", "@desk"]',
         '[\n"alice",\n"eve"]',
@@ -197,6 +227,78 @@ WRONG = {
     "unknown team": ('"@desk"', '"@alice"', "19: rules[0].users[1]: '@alice' is not in the users file"),
     "team without its sign": ('"@desk"', '"desk"', "19: rules[0].users[1]: 'desk' is not in the users file"),
 }
+
+
+WRONG_SOCKS = {
+    # what: a line of [socks], the problem
+    "SOCKS 4 by a word": ('socks4 = "yes"', "socks.socks4: expected true or false, not 'yes'"),
+    "a port that is a number": (
+        "udp_ports = 1100",
+        'socks.udp_ports: expected a range of UDP ports like "1081-1180", not 1100',
+    ),
+    "ports the wrong way round": (
+        'udp_ports = "1180-1100"',
+        "socks.udp_ports: expected a range of UDP ports like \"1081-1180\", not '1180-1100'",
+    ),
+    "ports from zero": (
+        'udp_ports = "0-1180"',
+        "socks.udp_ports: expected a range of UDP ports like \"1081-1180\", not '0-1180'",
+    ),
+    "ports beyond the last": (
+        'udp_ports = "65000-65536"',
+        "socks.udp_ports: expected a range of UDP ports like \"1081-1180\", not '65000-65536'",
+    ),
+    "half a range": (
+        'udp_ports = "1100-"',
+        "socks.udp_ports: expected a range of UDP ports like \"1081-1180\", not '1100-'",
+    ),
+    "no ports": ('udp_ports = ""', "socks.udp_ports: expected a range of UDP ports like \"1081-1180\", not ''"),
+    "ports with one that is listened on": (
+        'udp_ports = "1000-1080"',
+        "socks.udp_ports: port 1080 carries the enhanced mode's datagrams: [inside] listen",
+    ),
+    "just the other one that is listened on": (
+        'udp_ports = "1081"',
+        "socks.udp_ports: port 1081 carries the enhanced mode's datagrams: [inside] listen",
+    ),
+    "answers from nowhere": (
+        'udp_answers = "nobody"',
+        "socks.udp_answers: expected 'contacted-host', 'exact' or 'anyone', not 'nobody'",
+    ),
+    "what there is not": ("upd_fragments = true", "socks.upd_fragments: unknown key; did you mean 'udp_fragments'?"),
+}
+
+
+@pytest.mark.parametrize(("line", "problem"), WRONG_SOCKS.values(), ids=WRONG_SOCKS)
+def test_wrong_value_of_plain_socks_is_told_with_its_place(write: Write, line: str, problem: str) -> None:
+    assert problems(write(f"{WHOLE}[socks]\n{line}\n")) == [f"relay.toml:28: {problem}"]
+
+
+def test_plain_socks_is_careful_unless_told_otherwise(write: Write) -> None:
+    socks = load_config(write(WHOLE)).config.socks
+    assert (socks.socks4, socks.udp_fragments, socks.only_named_destinations) == (False, False, False)
+    assert socks.udp_answers == "contacted-host"
+
+
+@pytest.mark.parametrize(
+    ("line", "ports"),
+    [
+        ("", range(1082, 1182)),
+        ('udp_ports = "2000-2009"', range(2000, 2010)),
+        ('udp_ports = "2000"', range(2000, 2001)),
+        ('udp_ports = "65535-65535"', range(65_535, 65_536)),
+        ('udp_ports = "1-1079"', range(1, 1080)),
+    ],
+)
+def test_udp_ports_are_those_named_or_the_hundred_above_what_is_listened_on(
+    write: Write, line: str, ports: range
+) -> None:
+    assert load_config(write(f"{WHOLE}[socks]\n{line}\n")).config.udp_ports == ports
+
+
+def test_udp_ports_end_where_ports_end(write: Write) -> None:
+    text = WHOLE.replace(":1081", ":65500")
+    assert load_config(write(text)).config.udp_ports == range(65_501, 65_536)
 
 
 @pytest.mark.parametrize(("old", "new", "problem"), WRONG.values(), ids=WRONG)

@@ -17,7 +17,9 @@ from tests.server.loopback import BIND, BOTH, CHEAP, ENTER, ENTERED, UNICAST, re
 LIST, LIST_ONCE = "05 10 01 01 00000000 0000", "05 10 00 01 00000000 0000"
 GRANTED, GRANTED_ONCE = "05 00 01 01 00000000 0000", "05 00 00 01 00000000 0000"
 HEAD = "00 10 02 0102  01 05 00  02 01 00  02 03 00  02 04 00"
+CONNECT_LISTED, BIND_LISTED, UDP_LISTED = "04 01 00", "04 02 00", "04 03 00"
 EVERYTHING = "04 04 05 0102818284"
+WHAT_RULES_ALLOW = UDP_LISTED + EVERYTHING
 TAIL = "04 10 01 01  10 03 0a 6d63617374736f636b73  ff 00 00"
 LOGIN: dict[str, Any] = {"methods": '"userpass"', "passwords": {"alice": "right", "bob": "right"}}
 
@@ -34,9 +36,9 @@ def _no_complaints(caplog: pytest.LogCaptureFixture) -> Any:
     assert not caplog.records
 
 
-def listed(enhanced: str = "", *, auth: str = "03 00 00", granted: str = GRANTED) -> str:
-    """Reply and list with this COMMAND 04; hex digits."""
-    return (granted + HEAD + auth + enhanced + TAIL).replace(" ", "")
+def listed(commands: str = "", *, auth: str = "03 00 00", granted: str = GRANTED, older: str = "") -> str:
+    """Reply and list with these COMMANDs but LIST-FEATURES, and versions of SOCKS before 5; hex digits."""
+    return (granted + HEAD.replace("01 05 00", f"01 05 00{older}") + auth + commands + TAIL).replace(" ", "")
 
 
 def rule(allows: str) -> str:
@@ -44,33 +46,37 @@ def rule(allows: str) -> str:
 
 
 ALLOWED = {
-    # what: one rule; COMMAND 04 in the list of a client on loopback without a login
-    "unicast": ('allow = true\ndo = ["udp"]', "04 04 03 018284"),
+    # what: one rule; the COMMANDs in the list of a client on loopback without a login
+    "unicast": ('allow = true\ndo = ["udp"]', UDP_LISTED + "04 04 03 018284"),
     "receiving groups": ('allow = true\ndo = ["receive-group"]', "04 04 04 02818284"),
     "sending to groups": ('allow = true\ndo = ["send-group"]', "04 04 02 0284"),
-    "both": ('allow = true\ndo = ["send-group", "udp"]', "04 04 04 01028284"),
-    "anything": ("allow = true", EVERYTHING),
-    "what is not served": ('allow = true\ndo = ["connect", "bind"]', ""),
+    "both": ('allow = true\ndo = ["send-group", "udp"]', UDP_LISTED + "04 04 04 01028284"),
+    "anything": ("allow = true", CONNECT_LISTED + BIND_LISTED + UDP_LISTED + EVERYTHING),
+    "streams": ('allow = true\ndo = ["connect", "bind"]', CONNECT_LISTED + BIND_LISTED),
+    "connecting": ('allow = true\ndo = ["connect"]', CONNECT_LISTED),
+    "being connected to": ('allow = true\ndo = ["bind"]', BIND_LISTED),
     "nothing": ("allow = false", ""),
     "from elsewhere": ('allow = true\nclients = ["192.0.2.0/24"]', ""),
-    "from here": ('allow = true\nclients = ["127.0.0.0/8"]\ndo = ["udp"]', "04 04 03 018284"),
+    "from here": ('allow = true\nclients = ["127.0.0.0/8"]\ndo = ["udp"]', UDP_LISTED + "04 04 03 018284"),
     "some user": ('allow = true\nusers = ["alice"]', ""),
 }
 
 
-@pytest.mark.parametrize(("allows", "enhanced"), ALLOWED.values(), ids=ALLOWED)
-def test_enhanced_mode_is_listed_as_far_as_a_rule_could_allow_it(allows: str, enhanced: str) -> None:
+@pytest.mark.parametrize(("allows", "commands"), ALLOWED.values(), ids=ALLOWED)
+def test_commands_are_listed_as_far_as_a_rule_could_allow_them(allows: str, commands: str) -> None:
     async def dialogue() -> None:
         async with running(rule(allows)) as relay, await relay.connect(enter=False) as raw:
             await raw.ask("050100", 2)
-            expected = listed(enhanced)
+            expected = listed(commands)
             assert await raw.ask(LIST, len(expected) // 2) == expected
 
     run(dialogue())
 
 
-@pytest.mark.parametrize(("user", "enhanced"), [("alice", "04 04 03 018284"), ("bob", "04 04 04 02818284")])
-def test_list_is_that_of_the_user_who_logged_in(user: str, enhanced: str) -> None:
+@pytest.mark.parametrize(
+    ("user", "commands"), [("alice", UDP_LISTED + "04 04 03 018284"), ("bob", "04 04 04 02818284")]
+)
+def test_list_is_that_of_the_user_who_logged_in(user: str, commands: str) -> None:
     rules = '[[rules]]\nname = "a"\nallow = true\nusers = ["alice"]\ndo = ["udp"]\n' + rule(
         'allow = true\nusers = ["bob"]\ndo = ["receive-group"]'
     )
@@ -79,7 +85,7 @@ def test_list_is_that_of_the_user_who_logged_in(user: str, enhanced: str) -> Non
         async with running(rules, **LOGIN) as relay, await relay.connect(enter=False) as raw:
             await raw.ask("050102", 2)
             assert await raw.login(user, "right") == "0100"
-            expected = listed(enhanced, auth="03 02 00")
+            expected = listed(commands, auth="03 02 00")
             assert await raw.ask(LIST, len(expected) // 2) == expected
 
     run(dialogue())
@@ -97,11 +103,11 @@ def test_every_configured_method_is_listed() -> None:
 
 
 EXTENSIONS = {
-    # what the rule allows: COMMAND 04 in the list of a relay that supports all of ours
-    "udp": "04 04 04 01828384",
+    # what the rule allows: the COMMANDs in the list of a relay that supports all of ours
+    "udp": UDP_LISTED + "04 04 04 01828384",
     "receive-group": "04 04 05 0281828384",
     "send-group": "04 04 03 028384",
-    "connect": "",
+    "connect": CONNECT_LISTED,
 }
 
 
@@ -124,7 +130,7 @@ def test_connection_goes_on_behind_the_list() -> None:
     async def dialogue() -> None:
         async with running() as relay, await relay.connect(enter=False) as raw:
             await raw.ask("050100", 2)
-            expected = listed(EVERYTHING)
+            expected = listed(WHAT_RULES_ALLOW)
             for _ in range(2):
                 assert await raw.ask(LIST, len(expected) // 2) == expected
             assert await raw.ask(ENTER, 10) == ENTERED.replace(" ", "")
@@ -135,7 +141,7 @@ def test_connection_goes_on_behind_the_list() -> None:
 
 def test_login_list_mode_and_bind_may_come_in_one_segment_or_octet_by_octet() -> None:
     octets = bytes.fromhex("0501 00" + LIST + ENTER) + request(BIND, BOTH | UNICAST, ("127.0.0.1", 7), tid=0xBEEF)
-    expected = "0500" + listed(EVERYTHING) + ENTERED.replace(" ", "")
+    expected = "0500" + listed(WHAT_RULES_ALLOW) + ENTERED.replace(" ", "")
 
     async def dialogue() -> None:
         async with running() as relay:
@@ -175,7 +181,17 @@ def test_one_connection_may_ask_only_so_often() -> None:
                 assert await raw.read(len(expected) // 2) == expected
             assert await raw.read(10) == "05010001000000000000"
             assert await raw.is_closed()
-            await relay.record("refused", command="session", why="asked for features more than 8 times")
+            await relay.record("refused", command="list-features", why="asked for features more than 8 times")
+
+    run(dialogue())
+
+
+def test_socks_4_is_listed_where_it_is_served() -> None:
+    async def dialogue() -> None:
+        async with running("", socks="socks4 = true") as relay, await relay.connect(enter=False) as raw:
+            await raw.ask("050100", 2)
+            expected = listed(older="01 04 00")
+            assert await raw.ask(LIST, len(expected) // 2) == expected
 
     run(dialogue())
 

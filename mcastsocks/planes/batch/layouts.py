@@ -5,6 +5,7 @@ Signed, because numpy turns a sum of int64 and uint64 into a float, and no addre
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import sys
 from typing import Any
@@ -51,6 +52,11 @@ def allocate(count: int, dtype: Any) -> NDArray[Any]:
 
 def address_of(memory: NDArray[Any]) -> int:
     return int(memory.ctypes.data)
+
+
+def octets_at(address: int, octets: int) -> memoryview:
+    """What stands somewhere in this process."""
+    return memoryview((ctypes.c_char * octets).from_address(address)).cast("B")
 
 
 def addresses_of(memory: NDArray[Any]) -> Ints:

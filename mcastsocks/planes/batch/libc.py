@@ -42,3 +42,11 @@ def calls() -> Calls:
         if call(*arguments) < 0 and ctypes.get_errno() != errno.EBADF:  # a sandbox may refuse them
             raise OSError(ctypes.get_errno(), "the kernel refuses recvmmsg or sendmmsg")
     return Calls(receive, send)
+
+
+@cache
+def send_one() -> Callable[..., int]:
+    """sendto(2): descriptor, address and octets of the data, flags, address and octets of the name."""
+    call: Callable[..., int] = ctypes.CDLL(None, use_errno=True).sendto
+    call.argtypes, call.restype = [_INT, _POINTER, ctypes.c_size_t, _INT, _POINTER, _UINT], ctypes.c_ssize_t  # type: ignore[attr-defined]
+    return call

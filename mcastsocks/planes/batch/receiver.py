@@ -46,6 +46,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.octets)
 
+    def part(self, which: NDArray[np.bool_] | slice) -> Batch:
+        """Some of it."""
+        classes, truncated = self.traffic_classes, self.truncated
+        return Batch(
+            self.addresses[which],
+            self.octets[which],
+            self.buffers[which],
+            self.sources[which],
+            self.headers[which],
+            self.memory,
+            None if classes is None else classes[which],
+            None if truncated is None else truncated[which],
+            self.overflow,
+        )
+
     def datagram(self, index: int) -> memoryview:
         """One of them, for what is done one at a time."""
         start = int(self.addresses[index]) - address_of(self.memory)

@@ -10,17 +10,20 @@ from collections.abc import Collection
 from mcastsocks.address import Endpoint, IPAddress, from_sockaddr, to_sockaddr
 
 _BACKLOG = 1
+_SO_BINDTOIFINDEX = 62  # include/uapi/asm-generic/socket.h
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Awaiter:
     """Listens on a port of the kernel's choosing until closed. `strangers` counts those turned away."""
 
-    def __init__(self, local: IPAddress, expected: Collection[IPAddress]) -> None:
-        """`expected` are the addresses that may connect, of the version of `local`. Raises OSError."""
+    def __init__(self, local: IPAddress, expected: Collection[IPAddress], interface: int | None = None) -> None:
+        """`expected` are the addresses that may connect, of the version of `local`; `interface` is the index of the
+        one that they come and are answered by, whatever the routing table prefers. Raises OSError.
+        """
         self._expected = frozenset(expected)
         self.strangers = 0
-        self._sock = _listen(local)
+        self._sock = _listen(local, interface)
         self.endpoint: Endpoint = from_sockaddr(self._sock.getsockname())
 
     async def accept(self, timeout_s: float) -> tuple[socket.socket, Endpoint]:
@@ -66,10 +69,12 @@ class Awaiter:
             self.strangers += 1
 
 
-def _listen(local: IPAddress) -> socket.socket:
+def _listen(local: IPAddress, interface: int | None) -> socket.socket:
     family = socket.AF_INET if local.version == 4 else socket.AF_INET6
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        if interface is not None:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, interface)
         sock.bind(to_sockaddr(Endpoint(local, 0)))
         sock.listen(_BACKLOG)
     except OSError:

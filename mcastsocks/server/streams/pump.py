@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mcastsocks.liveness import unanswered_s
 from mcastsocks.server.streams.carriers import COPY_OCTETS, Copy
 from mcastsocks.server.streams.direction import Direction
 from mcastsocks.server.streams.pipes import PipePool
@@ -17,6 +18,9 @@ from mcastsocks.server.streams.pipes import PipePool
 _RESET_ON_CLOSE = struct.pack("@ii", 1, 0)  # struct linger: l_onoff, l_linger
 _RESET = {errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ECONNABORTED}
 _DEAD = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+
+_LOOKS = 5
+"""At whether both sides are alive, in the time after which a silent one is dead."""
 
 
 class Ending(StrEnum):
@@ -77,11 +81,14 @@ class _Stream:
         self._down = Direction(remote, client, Copy(pumps.buffer), pumps.pipes, self)
         self._moved_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._alive_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> Ending:
         self._check_idle()
+        patience_s = [_prepare(direction.source) for direction in (self._up, self._down)]
+        if any(patience_s):
+            self._check_alive(min(filter(None, patience_s)))
         for direction in (self._up, self._down):
-            _prepare(direction.source)
             direction.start()
         return await self._done
 
@@ -109,8 +116,9 @@ class _Stream:
             self._done.set_exception(error)
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._alive_timer):
+            if timer is not None:
+                timer.cancel()
         for direction in (self._up, self._down):
             direction.close()
             if not direction.over:
@@ -131,12 +139,23 @@ class _Stream:
         else:
             self._finish(Ending.IDLE)
 
+    def _check_alive(self, patience_s: float) -> None:
+        for direction in (self._up, self._down):
+            with suppress(OSError):  # as its next round will tell
+                if unanswered_s(direction.source) >= patience_s:
+                    self.failed(direction.source, TimeoutError(errno.ETIMEDOUT, "silent"))
+        self._alive_timer = self._loop.call_later(patience_s / _LOOKS, self._check_alive, patience_s)
 
-def _prepare(sock: socket.socket) -> None:
+
+def _prepare(sock: socket.socket) -> float:
     """Octets go out at once, urgent ones in their place among the others, and a reader that pauses is not given up:
     TCP_USER_TIMEOUT, which detect_dead_peer sets, ends a window that stays closed even while its probes are answered.
+    So the stream looks itself whether a side is silent for as long, in seconds; 0 for ever.
     """
+    patience_s = 0.0
     with suppress(OSError):  # it is dead already, as its first round will tell
+        patience_s = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) / 1000
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+    return patience_s

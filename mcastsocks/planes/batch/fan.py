@@ -1,0 +1,56 @@
+"""Who gets copies of a group's datagrams, sorted by how they are sent."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mcastsocks.planes.batch.layouts import Ints, Words
+from mcastsocks.planes.batch.slots import Slots
+from mcastsocks.planes.forwarding import Forwarding
+
+
+@dataclass(slots=True, eq=False)
+class Share:
+    """Receivers that are sent to from one inside socket by the vector paths."""
+
+    sock: socket.socket
+    version: int
+    slots: Ints
+    headers: Words
+
+
+@dataclass(slots=True, eq=False)
+class Fan:
+    """`slow` are served one datagram at a time: their client is not known yet, or wants more than a header."""
+
+    shares: list[Share]
+    slow: list[Forwarding]
+
+    @property
+    def receivers(self) -> int:
+        return len(self.slow) + sum(len(share.slots) for share in self.shares)
+
+    def everybody(self, forwardings: Mapping[int, Forwarding], table: Slots) -> list[Forwarding]:
+        """All of them, for what has to be done one at a time."""
+        aids = [aid for share in self.shares for aid in table.aids[share.slots].tolist()]
+        return self.slow + [forwardings[aid] for aid in aids]
+
+
+def fan_of(receivers: Iterable[Forwarding], table: Slots) -> Fan:
+    by_socket: dict[socket.socket, list[int]] = {}
+    slow = []
+    for forwarding in receivers:
+        slot = table.slot_of(forwarding.entry.aid)
+        if table.aids[slot] == forwarding.entry.aid and table.to_client[slot]:
+            by_socket.setdefault(forwarding.inside, []).append(slot)
+        else:
+            slow.append(forwarding)
+    shares = []
+    for sock, slots in by_socket.items():
+        rows = np.array(slots, np.int64)
+        shares.append(Share(sock, 4 if sock.family == socket.AF_INET else 6, rows, table.headers[rows]))
+    return Fan(shares, slow)

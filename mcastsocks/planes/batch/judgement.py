@@ -1,0 +1,48 @@
+"""Why datagrams that are not ordinary are dropped, many at once; the few that are not, the scalar path looks at."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcastsocks.planes.batch.layouts import Ints
+from mcastsocks.planes.batch.receiver import Batch, aids_of, frag_bits
+from mcastsocks.planes.batch.slots import Slots
+from mcastsocks.planes.batch.sockaddrs import PORT_MASK
+from mcastsocks.planes.counters import Counters, DropReason
+from mcastsocks.wire.datagram import HEADER_OCTETS
+
+LOOK_AGAIN, _RUNT, _UNKNOWN_AID, _WRONG_PORT, _WRONG_ADDRESS = range(5)
+_REASONS = {
+    _RUNT: DropReason.RUNT,
+    _UNKNOWN_AID: DropReason.UNKNOWN_AID,
+    _WRONG_PORT: DropReason.WRONG_PORT,
+    _WRONG_ADDRESS: DropReason.WRONG_ADDRESS,
+}
+
+Reasons = NDArray[np.int8]
+
+
+def judge(table: Slots, version: int, batch: Batch, slots: Ints) -> Reasons:
+    """A number for each datagram. Another source than the association's is told only where nothing else is unusual."""
+    reasons: Reasons = np.zeros(len(batch), np.int8)
+    plain = table.to_remote[slots] & (frag_bits(batch.headers) == 0)
+    expected = table.clients[version].words[slots]
+    there, source = expected[:, 0], batch.sources[:, 0]
+    same_host = (there & ~PORT_MASK) == (source & ~PORT_MASK)
+    for word in range(1, expected.shape[1]):
+        same_host &= expected[:, word] == batch.sources[:, word]
+    reasons[plain & ~same_host] = _WRONG_ADDRESS
+    reasons[plain & same_host & (there != source)] = _WRONG_PORT
+    if not table.is_crowded:
+        reasons[table.aids[slots] != aids_of(batch.headers)] = _UNKNOWN_AID
+    reasons[batch.octets < HEADER_OCTETS] = _RUNT
+    return reasons
+
+
+def count_drops(table: Slots, counters: Counters, slots: Ints, reasons: Reasons, which: NDArray[np.bool_]) -> None:
+    """Those of `which`, in all and for the associations that they name."""
+    for number, count in enumerate(np.bincount(reasons[which]).tolist()):
+        if count:
+            counters.drops[_REASONS[number]] += count
+    table.count_dropped(slots[which & (reasons >= _WRONG_PORT)])
