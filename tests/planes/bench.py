@@ -9,12 +9,16 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
+from unittest.mock import patch
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
+from mcastsocks.planes.batch import plane
 from mcastsocks.planes.batch.inlet import Inlet
 from mcastsocks.planes.batch.plane import BatchPlane
+from mcastsocks.planes.batch.receiver import Batch
+from mcastsocks.planes.batch.singles import Single
 from mcastsocks.planes.interface import Interface, Outside, Plane, PlaneOptions
-from mcastsocks.planes.outsides import OutsideSocket
+from mcastsocks.planes.loop import DatagramLoop
 from mcastsocks.planes.portable import PortablePlane
 from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Done, Entry, Result
 from mcastsocks.wire.datagram import HEADER
@@ -26,14 +30,9 @@ LOOPBACK = Interface("lo", socket.if_nametoindex("lo"), IPv4Address("127.0.0.1")
 class EagerBatchPlane(BatchPlane):
     """Goes by arrays however little there is, where the plane itself would go one by one."""
 
-    def _inlet(self, sock: socket.socket) -> Inlet:
-        inlet = super()._inlet(sock)
-        inlet.is_busy = True
-        return inlet
-
-    def _drain_outlets(self, ready: list[OutsideSocket]) -> None:
-        self._outlets_are_busy = True
-        super()._drain_outlets(ready)
+    def _drain(self, inlet: Inlet, few: Callable[[list[Single]], None], many: Callable[[Batch], None]) -> None:
+        with patch.object(plane, "FEW", 0):
+            super()._drain(inlet, few, many)
 
 
 Kind = Callable[[asyncio.AbstractEventLoop, Mapping[str, Outside], PlaneOptions], Plane]
@@ -164,4 +163,6 @@ def on_plane(
         finally:
             bench.close()
 
-    asyncio.run(main())
+    loop_factory = asyncio.new_event_loop if kind == "portable" else DatagramLoop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())

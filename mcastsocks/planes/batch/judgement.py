@@ -34,8 +34,8 @@ def judge(table: Slots, version: int, batch: Batch, slots: Ints) -> Reasons:
         same_host &= expected[:, word] == batch.sources[:, word]
     reasons[plain & ~same_host] = _WRONG_ADDRESS
     reasons[plain & same_host & (there != source)] = _WRONG_PORT
-    if not table.is_crowded:
-        reasons[table.aids[slots] != aids_of(batch.headers)] = _UNKNOWN_AID
+    # In a crowded table the row may be another's, and the datagram somebody's all the same.
+    reasons[table.aids[slots] != aids_of(batch.headers)] = LOOK_AGAIN if table.is_crowded else _UNKNOWN_AID
     reasons[batch.octets < HEADER_OCTETS] = _RUNT
     return reasons
 

@@ -12,6 +12,7 @@ import numpy as np
 from mcastsocks.address import SockAddr
 from mcastsocks.planes.batch.layouts import Ints, Words
 from mcastsocks.planes.batch.sockaddrs import words_of
+from mcastsocks.planes.loop import unwatch, watch
 from mcastsocks.planes.outsides import OutsideSocket
 
 _AT_ONCE = 64
@@ -32,7 +33,7 @@ class Outlets:
         self._numbers: dict[socket.socket, int] = {}
         self._by_fd: dict[int, OutsideSocket] = {}
         self._expected: dict[int | tuple[int, bytes], int] = {}
-        loop.add_reader(self._epoll.fileno(), self._wake)
+        watch(loop, self._epoll.fileno(), self._wake)
 
     def __getitem__(self, number: int) -> OutsideSocket:
         outside = self._open[number]
@@ -63,7 +64,7 @@ class Outlets:
         self._epoll.unregister(fd)
 
     def close(self) -> None:
-        self._loop.remove_reader(self._epoll.fileno())
+        unwatch(self._loop, self._epoll.fileno())
         self._epoll.close()
 
     def expect(self, number: int, remote: SockAddr, slot: int | None) -> None:

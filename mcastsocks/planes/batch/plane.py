@@ -20,25 +20,25 @@ from mcastsocks.planes.batch.offload import segments_of
 from mcastsocks.planes.batch.outlets import Outlets
 from mcastsocks.planes.batch.received_control import Tell
 from mcastsocks.planes.batch.receiver import Batch, Receiver
+from mcastsocks.planes.batch.singles import Single
 from mcastsocks.planes.batch.slots import ORDINARY, Slots
-from mcastsocks.planes.batch.sockaddrs import sockaddr_of
+from mcastsocks.planes.batch.sockaddrs import sockaddr_of, words_of
 from mcastsocks.planes.batch.to_clients import ToClients
 from mcastsocks.planes.batch.to_remotes import ToRemotes
-from mcastsocks.planes.counters import DropReason
+from mcastsocks.planes.counters import DropReason, reason_of
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.groups import Group, InsideGroup
 from mcastsocks.planes.interface import Outside, PlaneOptions
 from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.planes.scalar import DATA, ScalarPaths
 from mcastsocks.tables.changes import Traffic
-from mcastsocks.wire.datagram import HEADER_OCTETS, UDP_PAYLOAD_OCTETS
+from mcastsocks.wire.datagram import HEADER, HEADER_OCTETS, UDP_PAYLOAD_OCTETS
 
 _BUFFERS = 64
 _FANS = 4096
 _INSIDE = DATA - HEADER_OCTETS
 """Where a client's datagram stands for the scalar paths."""
 
-_One = Callable[[int, SockAddr, int], int]
 _FanKey = tuple[str, Endpoint, str]  # via, group, source
 
 
@@ -60,7 +60,6 @@ class BatchPlane(ScalarPaths):
         self._to_clients = {each: ToClients(each, table, counters, segments) for each in (4, 6)}
         self._outlets = Outlets(loop, self._drain_outlets)
         self._to_remotes = {each: ToRemotes(each, table, self._outlets, counters, segments) for each in (4, 6)}
-        self._outlets_are_busy = False
         self._largest = min(UDP_PAYLOAD_OCTETS[4], options.fragment_above or UDP_PAYLOAD_OCTETS[4]) - HEADER_OCTETS
         self._insides: list[socket.socket] = []
         self._inlets: dict[int, Inlet] = {}
@@ -93,11 +92,12 @@ class BatchPlane(ScalarPaths):
             table.clear(entry.aid)
         else:
             table.set(forwarding, outside, self._inside_number(forwarding.inside))
+        forwarding.name = b"" if is_over else _name_of(forwarding)
         if forwarding.is_group:
             self._forget_fans(entry.via, entry.remote)
         elif forwarding.outside is not None:
             first = self._remotes_of(forwarding).exactly(*forwarding.remote[:2])
-            self._outlets.expect(outside, forwarding.remote, table.slot_of(first) if first is not None else None)
+            self._outlets.expect(outside, forwarding.remote, table.row_of(first))
 
     def _forget_fans(self, via: str, name: Endpoint) -> None:
         for key in [key for key in self._fans if key[:2] == (via, name)]:
@@ -108,9 +108,15 @@ class BatchPlane(ScalarPaths):
             self._insides.append(sock)
         return self._insides.index(sock)
 
+    def _use_outside(self, forwarding: Forwarding) -> Endpoint | None:
+        """Runs are received in one piece here, but not for a UDP ASSOCIATE, which takes datagrams one at a time."""
+        endpoint = super()._use_outside(forwarding)
+        if forwarding.outside is not None:
+            self._inlet(forwarding.outside)
+        return endpoint
+
     def _outside_opened(self, outside: OutsideSocket) -> None:
         self._own.add(outside.sockaddr)
-        self._inlet(outside.sock)
         self._outlets.add(outside)
 
     def _outside_closing(self, outside: OutsideSocket) -> None:
@@ -132,17 +138,18 @@ class BatchPlane(ScalarPaths):
 
     def _drain_inside(self, sock: socket.socket) -> None:
         inlet = self._inlet(sock)
-        self._drain(inlet, _INSIDE, self._from_client, partial(self._from_clients, inlet.version))
+        self._drain(inlet, self._from_few_clients, partial(self._from_clients, inlet.version))
 
-    def _drain(self, inlet: Inlet, start: int, one: _One, many: Callable[[Batch], None]) -> None:
+    def _drain(self, inlet: Inlet, few: Callable[[list[Single]], None], many: Callable[[Batch], None]) -> None:
         """As many as are worth a turn, one by one or by the batch."""
-        before, taken = self._given, 0
-        if not inlet.is_busy:
-            for octets, source, tos in inlet.read(self._view, start):
-                taken += 1
-                inlet.budget -= 1 + one(octets, source, tos)
-        elif self._receivers[inlet.version].receive(inlet.fd, min(inlet.most, _BUFFERS)):
-            batch = self._receivers[inlet.version].take()
+        receiver, before = self._receivers[inlet.version], self._given
+        taken = receiver.receive(inlet.fd, min(inlet.most, _BUFFERS))
+        if not taken:
+            return
+        if taken < FEW and (singles := receiver.take_few()) is not None:
+            few(singles)
+        else:
+            batch = receiver.take()
             taken = len(batch)
             many(batch)
         inlet.note(taken, self._given - before)
@@ -150,6 +157,39 @@ class BatchPlane(ScalarPaths):
     @property
     def _given(self) -> int:
         return self._counters.sent_inside + self._counters.sent_outside
+
+    def _from_few_clients(self, singles: list[Single]) -> None:
+        """What nothing is unusual about leaves at once."""
+        counters, forwardings = self._counters, self._forwardings
+        for single in singles:
+            data, name, tos = single
+            if len(data) >= HEADER_OCTETS and not tos:
+                rsv, frag, _, aid = HEADER.unpack_from(data)
+                forwarding = forwardings.get(aid)
+                if forwarding is not None and forwarding.name == name and not rsv and not frag:
+                    counters.received_inside += 1
+                    self._leave(forwarding, data[HEADER_OCTETS:])
+                    continue
+            self._from_client(*self._place_single(single, _INSIDE))
+
+    def _leave(self, forwarding: Forwarding, data: memoryview) -> None:
+        """To a remote, without anything that would have to be said of the datagram."""
+        assert forwarding.outside is not None, "or it would have no name"
+        try:
+            forwarding.outside.sendto(data, forwarding.remote)
+        except OSError as error:
+            self._drop(forwarding, reason_of(error))
+            return
+        self._counters.sent_outside += 1
+        traffic = forwarding.traffic
+        traffic.to_remote_datagrams += 1
+        traffic.to_remote_octets += len(data)
+
+    def _place_single(self, single: Single, start: int) -> tuple[int, SockAddr, int]:
+        """One datagram to where the scalar paths expect it: octets, source, DSCP and ECN."""
+        data, name, tos = single
+        self._view[start : start + len(data)] = data
+        return len(data), sockaddr_of(np.frombuffer(name, np.uint64)), tos
 
     def _from_clients(self, version: int, batch: Batch) -> None:
         """An ordinary datagram's header and source are exactly what its association's row says."""
@@ -221,10 +261,7 @@ class BatchPlane(ScalarPaths):
     # From outside
 
     def _drain_outside(self, outside: OutsideSocket) -> None:
-        """One of a few sockets that have a few datagrams."""
-        inlet = self._inlet(outside.sock)
-        for octets, source, tos in inlet.read(self._view, DATA):
-            self._from_remote(outside, octets, source, tos)
+        self._drain_outlets([outside])
 
     def _drain_outlets(self, ready: list[OutsideSocket]) -> None:
         """Many sockets in one pass, each with its share of the buffers."""
@@ -232,16 +269,20 @@ class BatchPlane(ScalarPaths):
         for outside in ready:
             if outside.associated is not None:
                 self._associates.drain_outside(outside, outside.associated)
-        if not plain:
+        if len(plain) == 1:
+            inlet, outside = self._inlet(plain[0].sock), plain[0]
+            few, many = partial(self._from_few_remotes, outside), partial(self._from_one_outlet, inlet.version, outside)
+            self._drain(inlet, few, many)
             return
-        before = self._counters.received_outside
-        if self._outlets_are_busy:
-            for version, receiver in self._receivers.items():
-                self._drain_version(version, receiver, [each for each in plain if _version(each.sock) == version])
-        else:
-            for outside in plain:
-                self._drain_outside(outside)
-        self._outlets_are_busy = self._counters.received_outside - before >= FEW
+        for version, receiver in self._receivers.items():
+            self._drain_version(version, receiver, [each for each in plain if _version(each.sock) == version])
+
+    def _from_few_remotes(self, outside: OutsideSocket, singles: list[Single]) -> None:
+        for single in singles:
+            self._from_remote(outside, *self._place_single(single, DATA))
+
+    def _from_one_outlet(self, version: int, outside: OutsideSocket, batch: Batch) -> None:
+        self._from_remotes(version, batch, np.full(len(batch), self._outlets.number(outside.sock), np.int64))
 
     def _drain_version(self, version: int, receiver: Receiver, outsides: list[OutsideSocket]) -> None:
         if not outsides:
@@ -262,11 +303,17 @@ class BatchPlane(ScalarPaths):
         ordinary &= batch.octets <= self._largest
         count = int(np.count_nonzero(ordinary))
         self._counters.received_outside += count
-        if count:
-            self._face(batch.part(ordinary) if count < len(batch) else batch, slots[ordinary])
-        if count < len(batch):
-            for index in (~ordinary).nonzero()[0].tolist():
+        if count == len(batch):
+            self._face(batch, slots)
+            return
+        # What is cut in pieces keeps its place in its association; whatever else is not ordinary is somebody else's.
+        cut = ~ordinary & (batch.octets > self._largest)
+        for start, end in pairwise([0, *cut.nonzero()[0].tolist(), len(batch)]):
+            for index in (start + (~ordinary[start:end]).nonzero()[0]).tolist():
                 self._from_remote(self._outlets[int(outlets[index])], *self._place(batch, index, DATA))
+            chosen = start + ordinary[start:end].nonzero()[0]
+            if len(chosen):
+                self._face(batch.part(chosen), slots[chosen])
 
     def _face(self, batch: Batch, slots: Ints) -> None:
         """To their clients, from the inside socket that each of these faces."""
@@ -281,8 +328,12 @@ class BatchPlane(ScalarPaths):
     # Groups
 
     def _drain_group(self, group: Group, sock: socket.socket) -> None:
-        one, many = partial(self._from_group, group), partial(self._from_group_batch, group)
-        self._drain(self._inlet(sock), DATA, one, many)
+        few, many = partial(self._from_few_of_group, group), partial(self._from_group_batch, group)
+        self._drain(self._inlet(sock), few, many)
+
+    def _from_few_of_group(self, group: Group, singles: list[Single]) -> None:
+        for single in singles:
+            self._from_group(group, *self._place_single(single, DATA))
 
     def _from_group_batch(self, group: Group, batch: Batch) -> None:
         """A group has one sender as a rule, and few at most."""
@@ -349,10 +400,24 @@ class BatchPlane(ScalarPaths):
                 self._multicast_inside(group, size, tos)
 
     def _drain_inside_group(self, group: InsideGroup, sock: socket.socket) -> None:
-        """MM-mode: only a few at a time, by the scalar paths."""
-        inlet = self._inlet(sock)
-        for octets, source, tos in inlet.read(self._view, DATA):
-            inlet.budget -= 1 + self._from_inside_group(group, octets, source, tos)
+        """MM-mode goes the scalar paths."""
+        self._drain(self._inlet(sock), partial(self._from_few_inside, group), partial(self._from_inside_batch, group))
+
+    def _from_few_inside(self, group: InsideGroup, singles: list[Single]) -> None:
+        for single in singles:
+            self._from_inside_group(group, *self._place_single(single, DATA))
+
+    def _from_inside_batch(self, group: InsideGroup, batch: Batch) -> None:
+        for index in range(len(batch)):
+            self._from_inside_group(group, *self._place(batch, index, DATA))
+
+
+def _name_of(forwarding: Forwarding) -> bytes:
+    """Empty where a client's datagram needs more than its header taken away."""
+    entry = forwarding.entry
+    if forwarding.client is None or forwarding.outside is None or forwarding.is_group or not entry.sends:
+        return b""
+    return b"" if entry.send_dscp is not None else words_of(forwarding.client).tobytes()
 
 
 def _same(these: Words, those: Words) -> NDArray[np.bool_]:

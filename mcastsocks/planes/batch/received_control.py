@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from enum import IntFlag, auto
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from mcastsocks.planes.batch.layouts import CMSG, Ints, addresses_of, allocate
 from mcastsocks.planes.batch.offload import UDP_GRO
+
+_KIND_AND_VALUE = struct.Struct("@8xqI")
 
 SO_RXQ_OVFL = 40  # include/uapi/asm-generic/socket.h
 
@@ -43,9 +46,22 @@ class ReceivedControl:
         self.octets = self._slots * CMSG.itemsize
         memory = allocate(buffers * self._slots, CMSG).reshape(buffers, self._slots)
         self.addresses = addresses_of(memory)
+        self._memory = memory.view(np.uint8).reshape(-1).data
         self._kinds: Ints = memory.view(np.int64).reshape(buffers, self._slots, 3)[:, :, 1]
         self._values: NDArray[np.uint32] = memory["value"]
         self._traffic_class = _TRAFFIC_CLASS[version]
+
+    def of_one(self, index: int, octets: int) -> tuple[int, int]:
+        """Segment size and traffic class of one call, of so many octets of control messages; zero for what it lacks."""
+        segment = traffic_class = 0
+        start = index * self.octets
+        for at in range(start, start + octets, CMSG.itemsize):
+            kind, value = _KIND_AND_VALUE.unpack_from(self._memory, at)
+            if kind == self._traffic_class:
+                traffic_class = value & 0xFF
+            elif kind == _SEGMENT:
+                segment = value
+        return segment, traffic_class
 
     def segments(self, count: int) -> Ints:
         """The size that datagrams were coalesced with, zero where they were not."""

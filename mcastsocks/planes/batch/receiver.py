@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mcastsocks.planes.batch import libc, sockaddrs
 from mcastsocks.planes.batch.layouts import IOVEC, MMSGHDR, Ints, Words, address_of, addresses_of, allocate
 from mcastsocks.planes.batch.received_control import ReceivedControl, Tell
+from mcastsocks.planes.batch.singles import Single, Singles
 from mcastsocks.planes.batch.spans import cut
 
 BUFFER_OCTETS = 1 << 16
@@ -46,7 +47,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.octets)
 
-    def part(self, which: NDArray[np.bool_] | slice) -> Batch:
+    def part(self, which: NDArray[np.bool_] | Ints | slice) -> Batch:
         """Some of it."""
         classes, truncated = self.traffic_classes, self.truncated
         return Batch(
@@ -109,6 +110,7 @@ class Receiver:
             messages[name] for name in ("octets", "flags", "control_octets")
         )
         self._messages_at = addresses_of(messages).tolist()
+        self._singles = Singles(messages, rows, self._names, self._control)
 
     @property
     def room(self) -> int:
@@ -129,6 +131,13 @@ class Receiver:
             return 0
         self._filled += got
         return got
+
+    def take_few(self) -> list[Single] | None:
+        """The same one by one; None where something was coalesced, and is still to be taken."""
+        singles = self._singles.read(self._filled)
+        if singles is not None:
+            self._filled = 0
+        return singles
 
     def take(self) -> Batch:
         """Everything received since the last time; all buffers are free again."""

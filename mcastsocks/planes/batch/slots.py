@@ -54,13 +54,18 @@ class Slots:
     def slot_of(self, aid: int) -> int:
         return aid & int(self.mask)
 
+    def row_of(self, aid: int | None) -> int | None:
+        """Where an association is; None where only the scalar path knows it."""
+        slot = self.slot_of(aid) if aid is not None else 0
+        return slot if aid is not None and self.aids[slot] == aid else None
+
     def set(self, forwarding: Forwarding, outside: int, inside: int) -> bool:
         """Write a row anew; False when another association has the slot, so that only the scalar path serves this."""
         entry, slot = forwarding.entry, self.slot_of(forwarding.entry.aid)
         if self.aids[slot] not in (0, entry.aid):
             self.is_crowded = True
             return False
-        known = forwarding.client is not None and not entry.mm
+        known = forwarding.client is not None and not entry.mm and not entry.upstream
         if known and forwarding.client is not None:
             self.clients[entry.inside.address.version].set(slot, forwarding.client)
         self.remotes[entry.remote.address.version].set(slot, forwarding.remote)
