@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mcastsocks.address import IPAddress
 from mcastsocks.rules.model import GROUP_ACTIONS, Action, IPNetwork, PortRange, Rule
+from mcastsocks.rules.networks import Networks
 from mcastsocks.rules.protected import Protected, never_crosses
 
 DEFAULT = "default"
@@ -47,10 +48,10 @@ class Verdict:
 class _Compiled:
     verdict: Verdict
     users: frozenset[str] | None
-    clients: tuple[IPNetwork, ...] | None
+    clients: Networks | None
     actions: frozenset[Action] | None
-    groups: tuple[IPNetwork, ...] | None
-    destinations: tuple[IPNetwork, ...] | None
+    groups: Networks | None
+    destinations: Networks | None
     names: frozenset[str]
     suffixes: tuple[str, ...]
     ports: tuple[PortRange, ...] | None
@@ -60,7 +61,7 @@ class _Compiled:
             self.verdict.allowed
             and (self.actions is None or not self.actions.isdisjoint(actions))
             and (self.users is None or user in self.users)
-            and (self.clients is None or _within(client, self.clients))
+            and (self.clients is None or client in self.clients)
         )
 
     def matches(self, query: Query, protected: Sequence[IPNetwork]) -> bool:
@@ -68,7 +69,7 @@ class _Compiled:
             return False
         if self.users is not None and query.user not in self.users:
             return False
-        if self.clients is not None and not _within(query.client, self.clients):
+        if self.clients is not None and query.client not in self.clients:
             return False
         if self.ports is not None and not self._covers(query.port, self.ports):
             return False
@@ -81,9 +82,7 @@ class _Compiled:
             return not self.verdict.allowed or (1, 65_535) in ranges
         return any(low <= port <= high for low, high in ranges)
 
-    def _reaches(
-        self, query: Query, networks: tuple[IPNetwork, ...] | None, is_group: bool, protected: Sequence[IPNetwork]
-    ) -> bool:
+    def _reaches(self, query: Query, networks: Networks | None, is_group: bool, protected: Sequence[IPNetwork]) -> bool:
         if self.verdict.allowed and protected:
             return any(
                 query.address in network and all(_inside(network, wider) for wider in protected)
@@ -91,7 +90,7 @@ class _Compiled:
             )
         if networks is None:
             return True
-        return _within(query.address, networks) or (not is_group and self._names(query.name))
+        return query.address in networks or (not is_group and self._names(query.name))
 
     def _names(self, name: str | None) -> bool:
         if name is None:
@@ -155,18 +154,14 @@ def _compile(rule: Rule, teams: Mapping[str, Iterable[str]], via: str) -> _Compi
             rule.upstream or "",
         ),
         frozenset(users) if rule.users is not None else None,
-        tuple(rule.clients) if rule.clients is not None else None,
+        Networks(rule.clients) if rule.clients is not None else None,
         frozenset(rule.do) if rule.do is not None else None,
-        tuple(rule.groups) if rule.groups is not None else None,
-        tuple(item for item in destinations if not isinstance(item, str)) if rule.to is not None else None,
+        Networks(rule.groups) if rule.groups is not None else None,
+        Networks(item for item in destinations if not isinstance(item, str)) if rule.to is not None else None,
         frozenset(name for name in names if not name.startswith("*.")),
         tuple(name[1:] for name in names if name.startswith("*.")),
         tuple(rule.ports) if rule.ports is not None else None,
     )
-
-
-def _within(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
-    return any(address in network for network in networks)
 
 
 def _inside(network: IPNetwork, wider: IPNetwork) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_network
 
 from mcastsocks.address import IPAddress
 from mcastsocks.rules.model import IPNetwork
+from mcastsocks.rules.networks import Networks
 
 _UNICAST = tuple(
     ip_network(text)
@@ -17,21 +17,21 @@ _LOCAL_CONTROL = ip_network("224.0.0.0/24")  # RFC 5771: never forwarded by a ro
 _SCOPE_INTERFACE, _SCOPE_LINK = 1, 2  # RFC 4291 §2.7
 
 
-@dataclass(frozen=True, slots=True)
 class Protected:
     """`own` are the relay's own addresses, `inside` the networks its clients are in."""
 
-    own: frozenset[IPAddress] = frozenset()
-    inside: tuple[IPNetwork, ...] = ()
+    def __init__(self, own: frozenset[IPAddress] = frozenset(), inside: Iterable[IPNetwork] = ()) -> None:
+        self._own, self._networks = own, Networks((*_UNICAST, *inside))
 
     def ranges_of(self, address: IPAddress) -> Iterable[IPNetwork]:
         """The protected ranges that an address lies in."""
         if address.is_multicast:
             yield from _group_ranges(address)
             return
-        if address in self.own and not address.is_loopback:
+        if address in self._own and not address.is_loopback:
             yield ip_network(address)
-        yield from (network for network in (*_UNICAST, *self.inside) if address in network)
+        if address in self._networks:
+            yield from self._networks.of(address)
 
 
 def never_crosses(address: IPAddress) -> bool:

@@ -45,7 +45,7 @@ class Records:
     def __init__(self, format: str = "keyvalue", stream: TextIO | None = None) -> None:
         self._format = FORMATS[format]
         self._stream = stream or sys.stdout
-        self._queue: queue.Queue[_Record | None] = queue.Queue(_QUEUED)
+        self._queue: queue.SimpleQueue[_Record | None] = queue.SimpleQueue()
         self._lost = 0
         self._complained = False
         self._thread = threading.Thread(target=self._write_all, name="records", daemon=True)
@@ -54,21 +54,20 @@ class Records:
     def write(self, event: str, **fields: Value) -> None:
         """Fields that are None are left out."""
         present = {key: value for key, value in fields.items() if value is not None}
-        try:
-            if self._lost:
-                self._queue.put_nowait(_lost(self._lost))
-                self._lost = 0
-            self._queue.put_nowait((datetime.now(UTC), event, present))
-        except queue.Full:
+        if self._queue.qsize() >= _QUEUED:
             self._lost += 1
+            return
+        if self._lost:
+            self._queue.put(_lost(self._lost))
+            self._lost = 0
+        self._queue.put((datetime.now(UTC), event, present))
 
     def close(self) -> None:
         """Write what is left, for a few seconds at most."""
-        with suppress(queue.Full):
-            if self._lost:
-                self._queue.put(_lost(self._lost), timeout=_CLOSE_S)
-            self._queue.put(None, timeout=_CLOSE_S)
-            self._thread.join(timeout=_CLOSE_S)
+        if self._lost:
+            self._queue.put(_lost(self._lost))
+        self._queue.put(None)
+        self._thread.join(timeout=_CLOSE_S)
 
     def _write_all(self) -> None:
         unwritten = 0

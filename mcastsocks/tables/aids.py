@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections import deque
 from random import Random, SystemRandom
@@ -9,6 +10,20 @@ from random import Random, SystemRandom
 from mcastsocks.errors import LocalError
 
 AID_BITS = 32
+_PAGE_OCTETS = 4096
+
+
+class _Buffered(SystemRandom):
+    """The system's randomness, asked for by the page: a call to the kernel takes longer than all else here."""
+
+    _octets = memoryview(b"")
+
+    def getrandbits(self, k: int) -> int:
+        octets = (k + 7) // 8
+        if len(self._octets) < octets:
+            self._octets = memoryview(os.urandom(_PAGE_OCTETS))
+        drawn, self._octets = self._octets[:octets], self._octets[octets:]
+        return int.from_bytes(drawn) >> (octets * 8 - k)
 
 
 class AidPool:
@@ -21,7 +36,7 @@ class AidPool:
     def __init__(self, capacity: int, random: Random | None = None) -> None:
         """At least twice `capacity` slots, so that a released one rests until as many others have been used."""
         self.slot_bits = max(8, (2 * capacity - 1).bit_length())
-        self._random = random or SystemRandom()
+        self._random = random or _Buffered()
         self._fresh = array("I", range(1 << self.slot_bits))
         self._resting: deque[int] = deque()
 
