@@ -6,10 +6,13 @@ import socket
 from dataclasses import dataclass, field
 
 from mcastsocks.address import SockAddr
+from mcastsocks.planes.interface import Through, no_upstream
 from mcastsocks.tables.changes import Entry, Traffic
 from mcastsocks.wire.datagram import HEADER, RSV_SOURCE
 
 _ECN = 0x03
+_NO_HOSTS: frozenset[str] = frozenset()
+"""One for all: Python makes 200 octets for each."""
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +20,7 @@ class Forwarding:
     """`client` is None while the client's port has to be learnt, and for TCP-encapsulated associations.
 
     `header` stands before every copy to the client; `outside` is None for what only receives a group, and `seen_as` is
-    the source that remotes and groups see.
+    the source that remotes and groups see. `through` takes what the client sends where the entry has an upstream.
     """
 
     entry: Entry
@@ -28,7 +31,10 @@ class Forwarding:
     hosts: frozenset[str] = frozenset()
     outside: socket.socket | None = None
     seen_as: SockAddr = ()
+    through: Through = no_upstream
     dgid: int = 0
+    name: bytes = b""
+    """The client's address as the kernel writes it, where nothing but address and header has to be looked at."""
     traffic: Traffic = field(default_factory=Traffic)
 
     @classmethod
@@ -42,7 +48,7 @@ class Forwarding:
         """Take over what may change: directions, TTL, sources, reports."""
         self.entry = entry
         self.header = HEADER.pack(RSV_SOURCE if entry.reports_source else 0, 0, 0, entry.aid)
-        self.hosts = frozenset(str(source) for source in entry.sources.sources)
+        self.hosts = frozenset(str(source) for source in entry.sources.sources) if entry.sources.sources else _NO_HOSTS
 
     @property
     def sends(self) -> bool:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-_Key = TypeVar("_Key")
-
 
 class RemoteIndex:
     """The remotes that one client's associations expect datagrams from.
@@ -17,17 +13,23 @@ class RemoteIndex:
     __slots__ = ("_by_address", "_exact")
 
     def __init__(self) -> None:
-        self._exact: dict[tuple[str, int], list[int]] = {}
+        self._exact: dict[tuple[str, int], tuple[int, ...]] = {}  # of one, nearly always: half of what a list takes
         self._by_address: dict[str, list[int]] = {}
 
     def add(self, host: str, port: int, aid: int) -> None:
-        self._exact.setdefault((host, port), []).append(aid)
+        self._exact[host, port] = (*self._exact.get((host, port), ()), aid)
         self._by_address.setdefault(host, []).append(aid)
 
     def remove(self, host: str, port: int, aid: int) -> None:
         """Raises KeyError or ValueError for what was never added."""
-        _remove(self._exact, (host, port), aid)
-        _remove(self._by_address, host, aid)
+        exact, there = self._exact[host, port], self._by_address[host]
+        there.remove(aid)
+        if not there:
+            del self._by_address[host]
+        if exact == (aid,):
+            del self._exact[host, port]
+        else:
+            self._exact[host, port] = tuple(each for each in exact if each != aid)
 
     def holds(self, host: str, port: int, aid: int) -> bool:
         return aid in self._exact.get((host, port), ())
@@ -44,10 +46,3 @@ class RemoteIndex:
 
     def __bool__(self) -> bool:
         return bool(self._by_address)
-
-
-def _remove(table: dict[_Key, list[int]], key: _Key, aid: int) -> None:
-    aids = table[key]
-    aids.remove(aid)
-    if not aids:
-        del table[key]

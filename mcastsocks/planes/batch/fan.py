@@ -44,8 +44,8 @@ def fan_of(receivers: Iterable[Forwarding], table: Slots) -> Fan:
     by_socket: dict[socket.socket, list[int]] = {}
     slow = []
     for forwarding in receivers:
-        slot = table.slot_of(forwarding.entry.aid)
-        if table.aids[slot] == forwarding.entry.aid and table.to_client[slot]:
+        slot = table.row_of(forwarding.entry.aid)
+        if slot is not None and table.to_client[slot]:
             by_socket.setdefault(forwarding.inside, []).append(slot)
         else:
             slow.append(forwarding)

@@ -23,10 +23,15 @@ NOBODY = -1
 
 
 class Outlets:
-    """Watched by an epoll of their own, so that many are drained in one pass."""
+    """Watched by an epoll of their own, so that many are drained in one pass; `failed` is told where errors wait."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, drain: Callable[[list[OutsideSocket]], None]) -> None:
-        self._loop, self._drain = loop, drain
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        drain: Callable[[list[OutsideSocket]], None],
+        failed: Callable[[OutsideSocket], None],
+    ) -> None:
+        self._loop, self._drain, self._failed = loop, drain, failed
         self._epoll = select.epoll()
         self._open: list[OutsideSocket | None] = []
         self._free: list[int] = []
@@ -90,4 +95,7 @@ class Outlets:
 
     def _wake(self) -> None:
         ready = self._epoll.poll(0, _AT_ONCE)
+        for fd, events in ready:
+            if events & select.EPOLLERR and fd in self._by_fd:
+                self._failed(self._by_fd[fd])
         self._drain([self._by_fd[fd] for fd, _ in ready if fd in self._by_fd])

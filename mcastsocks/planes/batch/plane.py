@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcastsocks.address import Endpoint, SockAddr
+from mcastsocks.planes import sockets
 from mcastsocks.planes.batch.fan import Fan, fan_of
 from mcastsocks.planes.batch.inlet import FEW, Inlet
 from mcastsocks.planes.batch.judgement import LOOK_AGAIN, count_drops, judge
@@ -58,7 +59,7 @@ class BatchPlane(ScalarPaths):
         self._slots = table
         self._receivers = {each: Receiver(each, _BUFFERS, Tell.SEGMENTS | Tell.TRAFFIC_CLASS) for each in (4, 6)}
         self._to_clients = {each: ToClients(each, table, counters, segments) for each in (4, 6)}
-        self._outlets = Outlets(loop, self._drain_outlets)
+        self._outlets = Outlets(loop, self._drain_outlets, self._note_errors)
         self._to_remotes = {each: ToRemotes(each, table, self._outlets, counters, segments) for each in (4, 6)}
         self._largest = min(UDP_PAYLOAD_OCTETS[4], options.fragment_above or UDP_PAYLOAD_OCTETS[4]) - HEADER_OCTETS
         self._insides: list[socket.socket] = []
@@ -117,10 +118,12 @@ class BatchPlane(ScalarPaths):
 
     def _outside_opened(self, outside: OutsideSocket) -> None:
         self._own.add(outside.sockaddr)
+        self._overruns.opened(outside.sock)
         self._outlets.add(outside)
 
     def _outside_closing(self, outside: OutsideSocket) -> None:
         self._own.discard(outside.sockaddr)
+        self._overruns.closing(outside.sock)
         self._inlets.pop(outside.sock.fileno(), None)
         self._outlets.remove(outside)
 
@@ -176,7 +179,7 @@ class BatchPlane(ScalarPaths):
         """To a remote, without anything that would have to be said of the datagram."""
         assert forwarding.outside is not None, "or it would have no name"
         try:
-            forwarding.outside.sendto(data, forwarding.remote)
+            sockets.send(forwarding.outside, data, forwarding.remote)
         except OSError as error:
             self._drop(forwarding, reason_of(error))
             return

@@ -25,12 +25,16 @@ class Slots:
     A row is zero where there is none. `headers` are what an ordinary datagram of the association begins with.
     `clients` and `remotes` are tables by IP version. `to_remote` and `to_client` say whether the vector paths serve
     that direction; `outsides` and `insides` are numbers of the sockets; `is_crowded` that an association found its slot
-    taken. A DSCP of -1 is the datagram's own. A row takes some 200 octets, real where a page was used.
+    taken. A DSCP of -1 is the datagram's own. Rows are given out from the lowest, so that memory is touched only where
+    it is needed: some 200 octets a row, and 8 for each slot. Row 0 is nobody's.
     """
 
     def __init__(self, bits: int) -> None:
-        size = 1 << bits
-        self.mask = np.array(size - 1, np.uint32)
+        self.mask = np.array((1 << bits) - 1, np.uint32)
+        self._rows: Ints = allocate(1 << bits, np.int64)
+        self._free: list[int] = []
+        self._used = 1
+        size = (1 << bits) // 2 + 1  # an AID rests for as long: tables.aids
         self.aids: NDArray[np.uint32] = allocate(size, np.uint32)
         self.headers: Words = allocate(size, np.uint64)
         self.clients = {version: Destinations(version, size) for version in (4, 6)}
@@ -49,20 +53,32 @@ class Slots:
         self.marked = self.is_crowded = False
 
     def slots_of(self, headers: Words) -> Ints:
-        return (aids_of(headers) & self.mask).astype(np.int64)
-
-    def slot_of(self, aid: int) -> int:
-        return aid & int(self.mask)
+        """The rows that datagrams' AIDs lead to, whether or not they are these AIDs' own."""
+        rows: Ints = self._rows[aids_of(headers) & self.mask]
+        return rows
 
     def row_of(self, aid: int | None) -> int | None:
         """Where an association is; None where only the scalar path knows it."""
-        slot = self.slot_of(aid) if aid is not None else 0
-        return slot if aid is not None and self.aids[slot] == aid else None
+        row = self._row(aid) if aid is not None else 0
+        return row if row and self.aids[row] == aid else None
+
+    def _row(self, aid: int) -> int:
+        return int(self._rows[aid & int(self.mask)])
+
+    def _new_row(self, aid: int) -> int:
+        """0 when all are taken."""
+        if not self._free and self._used == len(self.aids):
+            return 0
+        row = self._free.pop() if self._free else self._used
+        self._used = max(self._used, row + 1)
+        self._rows[aid & int(self.mask)] = row
+        return row
 
     def set(self, forwarding: Forwarding, outside: int, inside: int) -> bool:
         """Write a row anew; False when another association has the slot, so that only the scalar path serves this."""
-        entry, slot = forwarding.entry, self.slot_of(forwarding.entry.aid)
-        if self.aids[slot] not in (0, entry.aid):
+        entry = forwarding.entry
+        slot = self._row(entry.aid) or self._new_row(entry.aid)
+        if not slot or self.aids[slot] not in (0, entry.aid):
             self.is_crowded = True
             return False
         known = forwarding.client is not None and not entry.mm and not entry.upstream
@@ -82,9 +98,11 @@ class Slots:
 
     def clear(self, aid: int) -> None:
         """The association has ended; its traffic was asked for."""
-        slot = self.slot_of(aid)
-        if self.aids[slot] != aid:
+        slot = self.row_of(aid)
+        if slot is None:
             return
+        self._rows[aid & int(self.mask)] = 0
+        self._free.append(slot)
         self.aids[slot] = self.headers[slot] = 0
         self.to_remote[slot] = self.to_client[slot] = False
         for tables in (self.clients, self.remotes):
@@ -96,8 +114,8 @@ class Slots:
 
     def add_traffic(self, aid: int, traffic: Traffic) -> None:
         """Move what the vector paths counted into an association's traffic."""
-        slot = self.slot_of(aid)
-        if self.aids[slot] != aid:
+        slot = self.row_of(aid)
+        if slot is None:
             return
         traffic.to_remote_datagrams += int(self._to_remote.datagrams[slot])
         traffic.to_remote_octets += int(self._to_remote.octets[slot])
