@@ -15,7 +15,7 @@ test: $(READY)
 	$(VENV)/bin/python -m pytest
 
 test-unit: $(READY)
-	$(VENV)/bin/python -m pytest --ignore tests/netns --ignore tests/interop --ignore tests/hostile
+	$(VENV)/bin/python -m pytest --ignore tests/netns --ignore tests/interop --ignore tests/wireshark --ignore tests/benchmarks
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
