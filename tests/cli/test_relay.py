@@ -218,5 +218,5 @@ def test_relay_explains_itself_runs_and_stops_by_signal(tmp_path: Path, number: 
     assert records.splitlines()[-1].endswith(" relay-end")
     assert " counters connections=0 turned_away=0 associations=0 " in records
     assert "rules, the first that matches decides:" in said
-    assert "plane portable" in said
+    assert "plane batch" in said
     assert "Traceback" not in said
