@@ -26,6 +26,9 @@ _HELD_UP = 0.03
 _loads = count(1)
 
 
+_BEHIND, _MOMENT_S = 1.03, 0.005
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one load showed.
@@ -44,6 +47,11 @@ class Outcome:
     held_up: bool
     p50_us: float
     p99_us: float
+
+    @property
+    def kept_up(self) -> bool:
+        """Nothing was lost, and the last arrived when it was sent, but for a moment."""
+        return not self.lost and self.arriving_s < _BEHIND * self.sending_s + _MOMENT_S
 
     @property
     def sent_per_s(self) -> float:

@@ -24,19 +24,20 @@ class Found:
 def loss_free_rate(path: Path, case: Case, *, steps: int, step_s: float, tries: int) -> Found:
     """Begin below what comes through of a flood; at most so many steps.
 
-    A step that lost is tried again: a neighbour that took the core for a moment is no limit of the relay. Where the
-    generator falls behind, the rate that it did keep has passed, and more cannot be shown.
+    A step that fell behind is none that passed: the buffers of its sockets hold thousands of datagrams. One that lost
+    is tried again: a neighbour that took the core for a moment is no limit of the relay. Where the generator falls
+    behind, the rate that it did keep has passed, and more cannot be shown.
     """
     flood = load(path, case, FLOOD, step_s)
-    if not flood.lost:
+    if flood.kept_up:
         return Found(flood.sent_per_s, True, flood)
     rate, passed, failed, bench = flood.received_per_s * _FIRST, 0.0, 0.0, False
     for _ in range(steps):
         outcome = _least_lost(path, case, rate, step_s, tries)
-        if not outcome.lost:
+        if outcome.kept_up:
             passed = max(passed, outcome.sent_per_s)
-        if outcome.lost or outcome.sent_per_s < _KEPT_PACE * rate:
-            failed, bench = rate, not outcome.lost
+        if not outcome.kept_up or outcome.sent_per_s < _KEPT_PACE * rate:
+            failed, bench = rate, outcome.kept_up
         rate = _next(rate, passed, failed)
         if failed and failed / max(passed, 1) < _FINE:
             break
@@ -53,6 +54,6 @@ def _least_lost(path: Path, case: Case, rate: float, step_s: float, tries: int) 
     outcomes = []
     for _ in range(tries):
         outcomes.append(load(path, case, rate, step_s))
-        if not outcomes[-1].lost:
+        if outcomes[-1].kept_up:
             break
-    return min(outcomes, key=lambda outcome: outcome.lost)
+    return min(outcomes, key=lambda outcome: (outcome.lost, outcome.arriving_s))
