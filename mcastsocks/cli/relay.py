@@ -67,6 +67,10 @@ def _explain(console: Console, config: Config) -> None:
     listen = ", ".join(str(endpoint) for endpoint in config.inside.listen)
     advertise = f", told to clients as {config.inside.advertise}" if config.inside.advertise else ""
     console.print(f"inside {escape(listen)}{advertise}: TCP, and the same port in UDP for datagrams")
+    ports, socks4 = config.udp_ports, ", SOCKS 4 and 4a too" if config.socks.socks4 else ""
+    console.print(f"UDP ASSOCIATE by UDP ports {ports[0]}-{ports[-1]}{socks4}")
+    for upstream in config.upstream:
+        console.print(f"upstream {escape(upstream.name)}: {escape(str(upstream.relay))}")
     console.print(f"authentication: {' or '.join(config.auth.methods)}")
     console.print("rules, the first that matches decides:")
     for number, rule in enumerate(config.rules, 1):
@@ -107,4 +111,5 @@ def _limits(rule: Rule) -> str:
     ttl = f" | TTL up to {rule.max_ttl}" if rule.max_ttl < 255 else ""
     modes = f" | {', then '.join(mode.upper() for mode in rule.modes)}-mode" if rule.modes != ["mu"] else ""
     via = f" | via {rule.via}" if rule.via is not None else ""
-    return ttl + modes + via + (f" | DSCP {rule.dscp}" if rule.dscp is not None else "")
+    through = f" | through {rule.upstream}" if rule.upstream is not None else ""
+    return ttl + modes + via + through + (f" | DSCP {rule.dscp}" if rule.dscp is not None else "")

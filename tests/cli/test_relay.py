@@ -54,7 +54,7 @@ def test_embedded_default_is_valid_and_explained(command: Command) -> None:
     lines = ran.out.splitlines()
     assert lines[0] == "embedded default: valid"
     assert lines[1].startswith("inside 127.0.0.1:1080: ")
-    assert lines[2] == "authentication: none"
+    assert lines[2:4] == ["UDP ASSOCIATE by UDP ports 1081-1180", "authentication: none"]
     rules = [line for line in lines if " allow " in line or " deny " in line]
     assert [line.split()[:2] for line in rules] == [["1", "deny"], ["2", "allow"], ["3", "allow"], [".", "deny"]]
     assert "TTL up to 1 (groups of this organisation, on this host)" in rules[2]
@@ -63,13 +63,46 @@ def test_embedded_default_is_valid_and_explained(command: Command) -> None:
 
 def test_file_is_explained(command: Command) -> None:
     lines = explained(command, "")
-    assert lines[:3] == [
+    assert lines[:4] == [
         "relay.toml: valid",
         "inside [fd00::1]:1080, told to clients as 198.51.100.1: TCP, and the same port in UDP for datagrams",
+        "UDP ASSOCIATE by UDP ports 1081-1180",
         "authentication: userpass",
     ]
     assert lines[-3].startswith("outside lo: ")
     assert lines[-2:] == ["1024 descriptors: at most 400 connections and 496 UDP sockets", "users: 1, teams: 1"]
+
+
+def test_ways_out_and_upstreams_are_explained(command: Command) -> None:
+    ways = '[[outside]]\ninterface = "lo"\nname = "street"\n[[outside]]\ninterface = "127.0.0.1"\nname = "annex"\n'
+    hub = '[[upstream]]\nname = "hub"\nrelay = "socks5://gate@fw.example"\npassword_file = "hub.secret"\n'
+    Path("hub.secret").write_text("hunter2\n")
+    Path("hub.secret").chmod(0o600)
+    rule = '[[rules]]\nname = "far"\nallow = true\ndo = ["udp"]\nvia = "annex"\ndscp = 34\nupstream = "hub"\n'
+    base = BASE.replace('[outside]\ninterface = "lo"\n', ways) + "[socks]\nsocks4 = true\n"
+    Path("relay.toml").write_text(base + hub + rule)
+    ran = command("check", "-c", "relay.toml")
+    assert ran.code == 0
+    assert "hunter2" not in ran.out + ran.err
+    assert (
+        "UDP ASSOCIATE by UDP ports 1081-1180, SOCKS 4 and 4a too\nupstream hub: socks5://gate@fw.example:1080\n"
+        in ran.out
+    )
+    assert "| via annex | through hub | DSCP 34 (far)" in ran.out
+    assert "\noutside street: lo: groups are joined there" in ran.out
+
+
+def test_an_upstreams_password_is_asked_for_in_a_file_and_never_repeated(command: Command) -> None:
+    for relay, said in (
+        ("socks5://gate:hunter2@fw.example", "and the password in password_file, not in here"),
+        ("socks5://gate:hunt/er2@fw.example", "not what stands here"),
+    ):
+        Path("relay.toml").write_text(BASE + f'[[upstream]]\nname = "hub"\nrelay = "{relay}"\n')
+        ran = command("check", "-c", "relay.toml")
+        assert ran.code == 2
+        assert ran.err.startswith("relay.toml:11: upstream[0].relay: expected socks5://")
+        assert said in ran.err
+        assert "er2" not in ran.err
 
 
 @pytest.mark.parametrize(
