@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.planes.counters import Counters
-from mcastsocks.planes.interface import Interface
+from mcastsocks.planes.interface import Interface, Through
 from mcastsocks.tables.changes import (
     AddEntry,
     Change,
@@ -43,6 +43,10 @@ class RecordingPlane:
         self.moved: dict[int, Traffic] = {}
         self.taken: list[tuple[int, int, bytes]] = []
         """Channel, AID and data of every datagram that came over a control channel."""
+        self.diverted: dict[int, Through] = {}
+        """Where what clients send on associations with an upstream would go."""
+        self.given: list[tuple[int, bytes, Endpoint | None]] = []
+        """AID, data and sender of every datagram that came through an upstream."""
         self.inside: list[Endpoint] = []
         self.closed = False
         self._failures: dict[type[Change], Failed] = {}
@@ -81,6 +85,14 @@ class RecordingPlane:
     def take(self, channel: int, aid: int, data: bytes) -> None:
         assert not self.closed, "a datagram for a closed plane"
         self.taken.append((channel, aid, data))
+
+    def divert(self, aid: int, through: Through) -> None:
+        assert self._known(aid).upstream, f"entry {aid:08x} has no upstream"
+        self.diverted[aid] = through
+
+    def give(self, aid: int, data: bytes, source: Endpoint | None) -> None:
+        assert self._known(aid).upstream, f"entry {aid:08x} has no upstream"
+        self.given.append((aid, data, source))
 
     def renew(self, via: str, interface: Interface) -> int:
         return 0
@@ -168,6 +180,7 @@ class RecordingPlane:
                 return self._become(entry)
             case RemoveEntry(aid):
                 self._stop_receiving(self.entries.pop(aid))
+                self.diverted.pop(aid, None)
                 return Done(traffic=self.moved.pop(aid))
         raise AssertionError(f"{change} for those who know associations alone")
 
@@ -196,7 +209,7 @@ class RecordingPlane:
 
     def _outside_of(self, entry: Entry) -> Endpoint | None:
         """One endpoint for each channel, client and IP version; none for what only receives a group."""
-        if entry.remote.is_group and not entry.sends:
+        if entry.upstream or (entry.remote.is_group and not entry.sends):
             return None
         version = entry.remote.address.version
         host = ip_address("203.0.113.1" if version == 4 else "2001:db8:1::1")
@@ -205,4 +218,4 @@ class RecordingPlane:
 
 
 def _is_receiver(entry: Entry) -> bool:
-    return entry.receives and entry.remote.is_group
+    return entry.receives and entry.remote.is_group and not entry.upstream

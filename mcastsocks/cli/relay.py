@@ -18,7 +18,6 @@ from mcastsocks.server import descriptors, interfaces
 from mcastsocks.server.config import Config, load_config
 from mcastsocks.server.relay import Relay
 
-
 _COLLECT_AFTER = 20_000
 """Objects more than there were; with Python's 700 a tenth of a datagram's time goes into looking for cycles."""
 
@@ -58,7 +57,7 @@ def check(path: Path | None) -> None:
         called = f"{settings.name}: " if settings.name else ""
         addresses = " and ".join(str(each) for each in (outside.ipv4, outside.ipv6) if each)
         console.print(f"outside {escape(called)}{outside.name}: groups are joined there, and remotes see {addresses}")
-    console.print(str(descriptors.claim(loaded.config.limits)))
+    console.print(str(descriptors.claim(loaded.config.limits, len(loaded.config.upstream))))
     if loaded.config.auth.users is not None:
         console.print(f"users: {len(loaded.users.users)}, teams: {len(loaded.users.teams)}")
 

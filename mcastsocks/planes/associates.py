@@ -13,6 +13,7 @@ from mcastsocks.planes.associate import Associated, Way
 from mcastsocks.planes.counters import Counters, DropReason, reason_of
 from mcastsocks.planes.doors import Door
 from mcastsocks.planes.interface import PlaneOptions
+from mcastsocks.planes.loop import unwatch, watch
 from mcastsocks.planes.outsides import OutsideKey, OutsideSocket, OutsideSockets
 from mcastsocks.planes.quota import Quota
 from mcastsocks.tables.changes import Associate, Done, Route, Traffic
@@ -256,11 +257,11 @@ class Associates:
                 self._quota.give_back()
                 raise
             door = self._doors[inside] = Door(sock)
-            self._loop.add_reader(sock.fileno(), partial(self._drain_door, door))
+            watch(self._loop, sock.fileno(), partial(self._drain_door, door))
         return self._doors[inside]
 
     def _close_door(self, door: Door) -> None:
-        self._loop.remove_reader(door.sock.fileno())
+        unwatch(self._loop, door.sock.fileno())
         door.sock.close()
         self._quota.give_back()
 

@@ -65,6 +65,9 @@ class Counters:
     counts the further copies that the receivers of a group got made; `pieces` are fragments that were taken in,
     `reassembled` what became of them. A datagram sent in fragments is one in sent_inside. `queues` says how the
     fragments' queues ended.
+
+    Outside of this, as they are no datagrams or were never received: `errors` are ICMP errors about what was sent, and
+    `overruns` what found a receive buffer full, by the kernel's own account.
     """
 
     received_inside: int = 0
@@ -78,6 +81,8 @@ class Counters:
     waiting: int = 0
     drops: Counter[DropReason] = field(default_factory=Counter)
     queues: Counter[QueueEnd] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    overruns: int = 0
 
     @property
     def balance(self) -> int:
@@ -90,10 +95,11 @@ class Counters:
         """Flat, for a record: drops by reason as `drop.runt` and so on."""
         plain = {name: getattr(self, name) for name in _PLAIN}
         drops = {f"drop.{reason}": count for reason, count in sorted(self.drops.items())}
-        return plain | drops | {f"fragments.{end}": count for end, count in sorted(self.queues.items())}
+        queues = {f"fragments.{end}": count for end, count in sorted(self.queues.items())}
+        return plain | drops | queues | {f"icmp.{error}": count for error, count in sorted(self.errors.items())}
 
 
 _PLAIN = (
     *("received_inside", "received_outside", "copied", "reassembled"),
-    *("sent_inside", "sent_outside", "hellos", "pieces", "waiting"),
+    *("sent_inside", "sent_outside", "hellos", "pieces", "waiting", "overruns"),
 )

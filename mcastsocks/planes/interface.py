@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from mcastsocks.address import Endpoint, IPAddress
-from mcastsocks.planes.counters import Counters
+from mcastsocks.planes.counters import Counters, DropReason
 from mcastsocks.tables.changes import Change, Result, Traffic
 from mcastsocks.tables.reassembly import ReassemblyLimits
 
@@ -53,6 +53,15 @@ def nobody_answers(channel: int, destination: Endpoint) -> None:
     """Of a plane without UDP ASSOCIATE."""
 
 
+Through = Callable[[bytes], DropReason | None]
+"""Takes the data of a datagram that goes on through an upstream; returns why, when it drops it."""
+
+
+def no_upstream(data: bytes) -> DropReason:
+    """Of an association that has not been given its own yet."""
+    return DropReason.UNREACHABLE
+
+
 @dataclass(frozen=True, slots=True)
 class PlaneOptions:
     """`fragment_above` is the largest UDP payload sent to a client, in octets; None: what UDP carries.
@@ -86,6 +95,12 @@ class Plane(Protocol):
 
     def take(self, channel: int, aid: int, data: bytes) -> None:
         """A datagram that a client sent over its control channel."""
+
+    def divert(self, aid: int, through: Through) -> None:
+        """What the client sends on this association, whose entry has `upstream`, goes there from now on."""
+
+    def give(self, aid: int, data: bytes, source: Endpoint | None) -> None:
+        """A datagram that came through an upstream, and its sender; None where nobody wants reports of that."""
 
     def renew(self, via: str, interface: Interface) -> int:
         """Links or addresses outside have changed: join again what the kernel has forgotten; how many groups that were.

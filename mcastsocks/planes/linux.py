@@ -18,6 +18,13 @@ IP_UNICAST_IF = 50
 IPV6_UNICAST_IF = 76
 SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; needs CAP_NET_ADMIN
 SO_BINDTOIFINDEX = 62
+SO_MEMINFO = 55
+
+IP_RECVERR = 11  # include/uapi/linux/in.h
+IPV6_RECVERR = 25  # include/uapi/linux/in6.h
+MSG_ERRQUEUE = 0x2000  # include/linux/socket.h
+SO_EE_ORIGIN_ICMP = 2  # include/uapi/linux/errqueue.h
+SO_EE_ORIGIN_ICMP6 = 3
 
 MCAST_JOIN_GROUP = 42  # include/uapi/linux/in.h, for both families (RFC 3678 §5)
 MCAST_LEAVE_GROUP = 45
@@ -31,6 +38,8 @@ _GROUP_SOURCE_REQ = struct.Struct("@I4x128s128s")  # gsr_interface, gsr_group, g
 _GROUP_FILTER = struct.Struct("@I4x128sII")  # gf_interface, gf_group, gf_fmode, gf_numsrc; then the sources
 _SOCKADDR_IN = struct.Struct("@HH4s")  # sin_family, sin_port, sin_addr
 _SOCKADDR_IN6 = struct.Struct("@HHI16sI")  # sin6_family, sin6_port, sin6_flowinfo, sin6_addr, sin6_scope_id
+SOCK_EXTENDED_ERR = struct.Struct("@IBBBxII")  # ee_errno, ee_origin, ee_type, ee_code, ee_info, ee_data
+MEMINFO = struct.Struct("@9I")  # SK_MEMINFO_VARS (include/uapi/linux/sock_diag.h); the last is SK_MEMINFO_DROPS
 INT = struct.Struct("@i")
 NETWORK_INT = struct.Struct("!i")
 

@@ -28,12 +28,16 @@ class OutsideKey(NamedTuple):
 
 @dataclass(slots=True)
 class OutsideSocket:
-    """Shared by the associations of one client that go the same way, for one IP version; or a UDP ASSOCIATE's own."""
+    """Shared by the associations of one client that go the same way, for one IP version; or a UDP ASSOCIATE's own.
+
+    `remotes` are who may answer; `targets` who is sent to besides.
+    """
 
     sock: socket.socket
     sockaddr: SockAddr
     endpoint: Endpoint
     remotes: RemoteIndex = field(default_factory=RemoteIndex)
+    targets: RemoteIndex = field(default_factory=RemoteIndex)
     users: int = 0
     associated: Associated | None = None
 
@@ -97,6 +101,7 @@ class OutsideSockets:
             self._quota.give_back()
             raise
         self._direct(sock, key.version, interface)
+        sockets.ask_for_errors(sock, key.version)
         outside = self._open[key] = OutsideSocket(sock, sock.getsockname(), sockets.own_endpoint(sock))
         self._opened(outside)
         return outside

@@ -6,12 +6,12 @@ import asyncio
 import errno
 from collections.abc import Mapping
 
-from mcastsocks.address import SockAddr, from_sockaddr, to_sockaddr
+from mcastsocks.address import Endpoint, SockAddr, from_sockaddr, to_sockaddr
 from mcastsocks.planes import slow_path, sockets
 from mcastsocks.planes.counters import DropReason, reason_of
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.groups import Group, InsideGroup
-from mcastsocks.planes.interface import Outside, PlaneOptions
+from mcastsocks.planes.interface import Outside, PlaneOptions, Through
 from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.planes.slow_path import Course
 from mcastsocks.planes.switchboard import Switchboard
@@ -52,6 +52,22 @@ class ScalarPaths(Switchboard):
             self._drop(forwarding, DropReason.NO_SEND_DIRECTION)
         else:
             self._put_to_remote(forwarding, data)
+
+    def divert(self, aid: int, through: Through) -> None:
+        self._forwardings[aid].through = through
+
+    def give(self, aid: int, data: bytes, source: Endpoint | None) -> None:
+        self._counters.received_outside += 1
+        forwarding = self._forwardings.get(aid)
+        if forwarding is None or not forwarding.entry.upstream:
+            self._counters.drops[DropReason.UNKNOWN_AID] += 1
+        elif not forwarding.entry.receives:
+            self._drop(forwarding, DropReason.UNEXPECTED_REMOTE)
+        elif len(data) > UDP_PAYLOAD_OCTETS[6]:
+            self._drop(forwarding, DropReason.TOO_LARGE)
+        else:
+            self._view[DATA : DATA + len(data)] = data
+            self._to_client(forwarding, len(data), to_sockaddr(source) if source else forwarding.remote, tos=0)
 
     def close(self) -> None:
         super().close()
@@ -159,16 +175,24 @@ class ScalarPaths(Switchboard):
     def _to_remote(self, forwarding: Forwarding, octets: int, tos: int) -> int:
         """Send the data in the buffer, and the copies of it that a group's other receivers get; how many those are."""
         outside, data = forwarding.outside, self._view[DATA : DATA + octets]
+        if forwarding.entry.upstream:
+            self._to_upstream(forwarding, bytes(data))
+            return 0
         assert outside is not None, "an entry that sends has an outside socket"
         try:
             sockets.send(outside, data, forwarding.remote, forwarding.entry.ttl, forwarding.tos_outside(tos))
         except OSError as error:
             self._drop(forwarding, reason_of(error))
         else:
-            self._counters.sent_outside += 1
-            forwarding.traffic.to_remote_datagrams += 1
-            forwarding.traffic.to_remote_octets += octets
+            self._count_to_remote(forwarding, octets)
         return self._copy_to_other_receivers(forwarding, octets, tos) if forwarding.is_group else 0
+
+    def _to_upstream(self, forwarding: Forwarding, data: bytes) -> None:
+        """It copies to a group's other receivers what has to be."""
+        if (reason := forwarding.through(data)) is not None:
+            self._drop(forwarding, reason)
+        else:
+            self._count_to_remote(forwarding, len(data))
 
     def _copy_to_other_receivers(self, sender: Forwarding, octets: int, tos: int) -> int:
         """What a client sends to a group goes to the group's other receivers too (mcast §5.1).
@@ -254,6 +278,11 @@ class ScalarPaths(Switchboard):
             self._counters.drops[DropReason.SLOW_CLIENT] += 1
             if slow := self._forwardings.get(aid):
                 slow.traffic.dropped_datagrams += 1
+
+    def _count_to_remote(self, forwarding: Forwarding, octets: int) -> None:
+        self._counters.sent_outside += 1
+        forwarding.traffic.to_remote_datagrams += 1
+        forwarding.traffic.to_remote_octets += octets
 
     def _count_to_client(self, forwarding: Forwarding, octets: int) -> None:
         self._counters.sent_inside += 1

@@ -19,6 +19,7 @@ _ANCILLARY_OF = {
     6: (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, socket.IPV6_TCLASS),
 }
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_FULL = (errno.EAGAIN, errno.ENOBUFS)
 
 
 def _open(version: int) -> socket.socket:
@@ -31,6 +32,58 @@ def _open(version: int) -> socket.socket:
     except OSError:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_OCTETS)
     return sock
+
+
+class Overruns:
+    """What found the receive buffers of sockets full: those that are read, and those that were."""
+
+    def __init__(self) -> None:
+        self._socks: set[socket.socket] = set()
+        self._of_closed = 0
+
+    def opened(self, sock: socket.socket) -> None:
+        self._socks.add(sock)
+
+    def closing(self, sock: socket.socket) -> None:
+        self._socks.discard(sock)
+        self._of_closed += overruns_of(sock)
+
+    @property
+    def total(self) -> int:
+        return self._of_closed + sum(map(overruns_of, self._socks))
+
+
+def overruns_of(sock: socket.socket) -> int:
+    """Datagrams that a socket had no room for, and those with a wrong checksum; 0 where the system does not tell."""
+    try:
+        told = sock.getsockopt(socket.SOL_SOCKET, linux.SO_MEMINFO, linux.MEMINFO.size)
+    except OSError:
+        return 0
+    return int(linux.MEMINFO.unpack(told)[-1]) if len(told) == linux.MEMINFO.size else 0
+
+
+def flaw_of_buffers() -> str | None:
+    """What to change when the kernel grants much less room for received datagrams than wished; None when it does not.
+
+    Raises OSError when there can be no UDP socket at all.
+    """
+    with _open(4) as sock:
+        granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux doubles it, for its own needs
+    if granted >= RECEIVE_BUFFER_OCTETS // 2:
+        return None
+    return (
+        f"UDP receive buffers have {granted} octets instead of {RECEIVE_BUFFER_OCTETS}, so that bursts may be lost: "
+        f"raise net.core.rmem_max, or give the relay CAP_NET_ADMIN"
+    )
+
+
+def ask_for_errors(sock: socket.socket, version: int) -> None:
+    """Have ICMP errors queued, and a full queue of the interface told (ENOBUFS), where the system does that."""
+    with suppress(OSError):
+        if version == 4:
+            sock.setsockopt(socket.IPPROTO_IP, linux.IP_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, linux.IPV6_RECVERR, 1)
 
 
 def _ask_for_marks(sock: socket.socket, version: int) -> None:
@@ -125,7 +178,19 @@ def receive_into(sock: socket.socket, view: memoryview) -> tuple[int, SockAddr, 
 
 
 def send(sock: socket.socket, data: bytes | memoryview, to: SockAddr, ttl: int = 0, tos: int = 0) -> None:
-    """One datagram, with a TTL or hop limit and DSCP and ECN of its own where they are not 0. Raises OSError."""
+    """One datagram, with a TTL or hop limit and DSCP and ECN of its own where they are not 0. Raises OSError.
+
+    An ICMP error about an earlier datagram, to whomever, fails the call (IP_RECVERR), but only once.
+    """
+    try:
+        _send(sock, data, to, ttl, tos)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        _send(sock, data, to, ttl, tos)
+
+
+def _send(sock: socket.socket, data: bytes | memoryview, to: SockAddr, ttl: int, tos: int) -> None:
     if ttl or tos:
         sock.sendmsg((data,), _ancillary(4 if sock.family == socket.AF_INET else 6, ttl, tos), 0, to)
     else:

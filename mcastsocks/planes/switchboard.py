@@ -13,9 +13,11 @@ from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.planes import linux, sockets
 from mcastsocks.planes.associates import Associates
 from mcastsocks.planes.counters import Counters
+from mcastsocks.planes.errors import note_errors
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.groups import Group, InsideGroup
 from mcastsocks.planes.interface import Interface, Outside, PlaneOptions
+from mcastsocks.planes.loop import unwatch, watch
 from mcastsocks.planes.membership import Membership
 from mcastsocks.planes.outsides import OutsideKey, OutsideSocket, OutsideSockets
 from mcastsocks.planes.quota import Quota
@@ -60,6 +62,7 @@ class Switchboard(ABC):
         self._outside = OutsideSockets(outsides, self._quota, self._outside_opened, self._outside_closing)
         self._inside_interface = options.inside
         self._counters = Counters()
+        self._overruns = sockets.Overruns()
         self._reassembly = Reassembly(options.reassembly, self._counters.queues)
         self._associates = Associates(loop, self._quota, self._outside, self._counters, options)
         self._inside: dict[Endpoint, socket.socket] = {}
@@ -104,6 +107,7 @@ class Switchboard(ABC):
         return self._associates.traffic(channel)
 
     def counters(self) -> Counters:
+        self._counters.overruns = self._overruns.total
         return self._counters
 
     def descriptors(self) -> int:
@@ -202,6 +206,9 @@ class Switchboard(ABC):
 
     def _settle(self, forwarding: Forwarding, receives: bool, sends: bool) -> None:
         """Let the association's group or remote in, or no more. Raises OSError, and all is as it was."""
+        if forwarding.entry.upstream:
+            return
+        self._aim(forwarding, sends and (forwarding.is_group or not receives))
         if forwarding.is_group:
             self._receive_group(forwarding, receives)
             if forwarding.entry.mm:
@@ -297,7 +304,7 @@ class Switchboard(ABC):
     def _use_outside(self, forwarding: Forwarding) -> Endpoint | None:
         """Give an association what it leaves by, where it needs it and has none: the endpoint, which remotes see."""
         entry = forwarding.entry
-        if forwarding.outside is not None or (forwarding.is_group and not entry.sends):
+        if forwarding.outside is not None or entry.upstream or (forwarding.is_group and not entry.sends):
             return None
         outside = self._outside.use(_outside_key(entry))
         forwarding.outside, forwarding.seen_as = outside.sock, outside.sockaddr
@@ -308,6 +315,14 @@ class Switchboard(ABC):
             forwarding.outside = None
             self._outside.release(_outside_key(forwarding.entry))
 
+    def _aim(self, forwarding: Forwarding, wanted: bool) -> None:
+        """Errors about its destination are its own, where that is none of those who may answer."""
+        if forwarding.outside is None:
+            return
+        targets, (host, port, *_) = self._outside[_outside_key(forwarding.entry)].targets, forwarding.remote
+        if wanted != targets.holds(host, port, forwarding.entry.aid):
+            (targets.add if wanted else targets.remove)(host, port, forwarding.entry.aid)
+
     def _outside_opened(self, outside: OutsideSocket) -> None:
         self._own.add(outside.sockaddr)
         self._watch(partial(self._drain_any_outside, outside), outside.sock)
@@ -317,6 +332,10 @@ class Switchboard(ABC):
             self._associates.drain_outside(outside, outside.associated)
         else:
             self._drain_outside(outside)
+        self._note_errors(outside)
+
+    def _note_errors(self, outside: OutsideSocket) -> None:
+        note_errors(outside, self._forwardings, self._counters)
 
     def _outside_closing(self, outside: OutsideSocket) -> None:
         self._own.discard(outside.sockaddr)
@@ -332,10 +351,12 @@ class Switchboard(ABC):
             raise
 
     def _watch(self, drain: Callable[[], None], sock: socket.socket) -> None:
-        self._loop.add_reader(sock.fileno(), drain)
+        watch(self._loop, sock.fileno(), drain)
+        self._overruns.opened(sock)
 
     def _unwatch(self, sock: socket.socket) -> None:
-        self._loop.remove_reader(sock.fileno())
+        unwatch(self._loop, sock.fileno())
+        self._overruns.closing(sock)
 
 
 def _outside_key(entry: Entry) -> OutsideKey:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 from mcastsocks.address import Endpoint, IPAddress
 from mcastsocks.rules.decide import Query, Verdict
 from mcastsocks.rules.model import Action
 from mcastsocks.server.resolver import ResolveError
 from mcastsocks.server.services import Services
+from mcastsocks.server.upstream_requests import UpstreamRequests
 from mcastsocks.tables import bind, requests
 from mcastsocks.tables.associations import Association, Channel
-from mcastsocks.tables.bind import Inquiry
-from mcastsocks.tables.changes import Traffic
+from mcastsocks.tables.bind import Inquiry, Plan
+from mcastsocks.tables.changes import Result, Traffic
 from mcastsocks.tables.requests import Refusal
 from mcastsocks.wire.control import ControlReply, ControlRequest, Flags, UdpCommand
 from mcastsocks.wire.replies import ReplyCode, meaning
@@ -28,18 +30,29 @@ _GROUP_ACTION = {Flags.RECEIVE_FROM: Action.RECEIVE_GROUP, Flags.SEND_TO: Action
 
 
 class ControlChannel:
-    """Answers by `answer(reply)`: at once for most requests, later for names. Replies may overtake each other."""
+    """Answers by `answer(reply)`: at once for most requests, later for names and what goes through an upstream.
+
+    Replies may overtake each other.
+    """
 
     def __init__(
         self, services: Services, channel: Channel, user: str | None, answer: Callable[[ControlReply], None]
     ) -> None:
         self._services, self._channel, self._user, self._answer = services, channel, user, answer
-        self._lookups: set[asyncio.Task[None]] = set()
+        self._later: set[asyncio.Task[None]] = set()
+        self._through = UpstreamRequests(self, services, channel)
         self._closed = False
         self.opened = 0
         self.refused = 0
 
     def handle(self, request: ControlRequest) -> None:
+        if self._through.holds(request.aid):
+            self._through.handle(request)
+        else:
+            self.handle_here(request)
+
+    def handle_here(self, request: ControlRequest) -> None:
+        """Answer what no upstream has to be asked about."""
         match request.command:
             case UdpCommand.BIND:
                 self._bind(request)
@@ -48,29 +61,39 @@ class ControlChannel:
             case UdpCommand.SET_TTL:
                 self._set_ttl(request)
             case _:
-                self._refuse(requests.unknown_command(request), request)
+                self.refuse(requests.unknown_command(request), request)
 
     async def close(self, reason: str) -> None:
         """Release everything: the channel is gone."""
         self._closed = True
-        for lookup in self._lookups:
-            lookup.cancel()
+        for task in self._later:
+            task.cancel()
         for count, association in enumerate(self._services.table.of_channel(self._channel), 1):
-            self._end(association, Flags.NONE, reason)
+            if association.directions:
+                self.end(association, Flags.NONE, reason)
+            else:  # an upstream has not granted it yet
+                self._services.table.close(association)
             if count % _AT_ONCE == 0:
                 with suppress(asyncio.CancelledError):  # the relay stops: all the more has it to be told
                     await asyncio.sleep(0)
+        with suppress(asyncio.CancelledError):
+            await self._through.close()
 
     def _bind(self, request: ControlRequest) -> None:
         inquiry = bind.examine_bind(self._services.table, self._channel, request)
         if isinstance(inquiry, Refusal):
-            self._refuse(inquiry, request)
+            self.refuse(inquiry, request)
         elif inquiry.target is not None:
             self._open(inquiry, [inquiry.target.address])
         else:
-            lookup = asyncio.create_task(self._bind_by_name(inquiry, str(inquiry.remote.host)))
-            self._lookups.add(lookup)
-            lookup.add_done_callback(self._lookups.discard)
+            self.do_later(self._bind_by_name(inquiry, str(inquiry.remote.host)))
+
+    def do_later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """For as long as the channel lives."""
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+        return task
 
     async def _bind_by_name(self, inquiry: Inquiry, name: str) -> None:
         try:
@@ -78,36 +101,49 @@ class ControlChannel:
         except ResolveError as error:
             if not self._closed:
                 refusal = requests.refuse(inquiry.request, ReplyCode.HOST_UNREACHABLE, str(error))
-                self._refuse(refusal, inquiry.request)
+                self.refuse(refusal, inquiry.request)
         else:
             if not self._closed:
                 self._open(inquiry, addresses)
 
     def _open(self, inquiry: Inquiry, addresses: Sequence[IPAddress]) -> None:
+        plan = self.plan(inquiry, addresses)
+        if isinstance(plan, Refusal):
+            self.refuse(plan, inquiry.request)
+        elif plan.wanted.upstream:
+            self._through.open(plan)
+        else:
+            self.conclude(plan, self._services.plane.apply([plan.change]))
+
+    def plan(self, inquiry: Inquiry, addresses: Sequence[IPAddress]) -> Refusal | Plan:
         """Ask the rules about each address; of those that they allow in every direction, one that can be spoken to."""
-        services, request = self._services, inquiry.request
         judged = [(address, self._decide(inquiry, address)) for address in addresses]
         allowed = [each for each in judged if all(verdict.allowed for verdict in each[1].values())]
         spoken = (each for each in allowed if self._is_spoken(*each))
         address, verdicts = next(spoken, (allowed or judged)[0])
-        target = Endpoint(address, inquiry.remote.port)
-        plan = bind.plan_bind(services.table, inquiry, target, verdicts, time.monotonic())
-        if isinstance(plan, Refusal):
-            self._refuse(plan, request)
-            return
-        results = services.plane.apply([plan.change])
-        outcome = bind.conclude_bind(services.table, plan, results)
+        remote = inquiry.remote
+        target = remote if remote.host is address else Endpoint(address, remote.port)
+        return bind.plan_bind(self._services.table, inquiry, target, verdicts, time.monotonic())
+
+    def conclude(self, plan: Plan, results: Sequence[Result]) -> bool:
+        """Answer a BIND; whether it succeeded."""
+        outcome = bind.conclude_bind(self._services.table, plan, results)
         if isinstance(outcome, Refusal):
-            self._refuse(outcome, request)
-            return
+            self.refuse(outcome, plan.inquiry.request)
+            return False
         self._answer(outcome.reply)
         if outcome.opened:
             self.opened += 1
         self._record("association-start" if outcome.opened else "association-change", outcome.association)
+        return True
 
     def _is_spoken(self, address: IPAddress, verdicts: Mapping[Flags, Verdict]) -> bool:
+        """What an upstream speaks, it has to know itself."""
         outsides = self._services.outsides
-        return all(outsides[verdict.via].address(address.version) is not None for verdict in verdicts.values())
+        return all(
+            verdict.upstream or outsides[verdict.via].address(address.version) is not None
+            for verdict in verdicts.values()
+        )
 
     def _decide(self, inquiry: Inquiry, address: IPAddress) -> dict[Flags, Verdict]:
         """A verdict for each direction asked; unicast is one action whatever the direction."""
@@ -123,23 +159,25 @@ class ControlChannel:
     def _release(self, request: ControlRequest) -> None:
         outcome = requests.release(self._services.table, self._channel, request)
         if isinstance(outcome, Refusal):
-            self._refuse(outcome, request)
+            self.refuse(outcome, request)
             return
         association, kept = outcome
-        self._end(association, kept, "released")
+        self.end(association, kept, "released")
         self._answer(requests.released_reply(request))
 
     def _set_ttl(self, request: ControlRequest) -> None:
         outcome = requests.set_ttl(self._services.table, self._channel, request)
         if isinstance(outcome, Refusal):
-            self._refuse(outcome, request)
+            self.refuse(outcome, request)
             return
         association, change = outcome
         self._services.plane.apply([change])
         self._record("association-change", association)
         self._answer(requests.ttl_reply(request))
 
-    def _end(self, association: Association, kept: Flags, reason: str) -> None:
+    def end(self, association: Association, kept: Flags, reason: str) -> None:
+        if not kept:
+            self._through.forget(association.aid)
         results = self._services.plane.apply([requests.change_to_keep(association, kept)])
         traffic = requests.conclude_release(self._services.table, association, kept, results)
         if traffic is None:
@@ -147,7 +185,7 @@ class ControlChannel:
         else:
             self._record("association-end", association, traffic, reason)
 
-    def _refuse(self, refusal: Refusal, request: ControlRequest) -> None:
+    def refuse(self, refusal: Refusal, request: ControlRequest) -> None:
         self.refused += 1
         self._answer(refusal.reply)
         self._services.records.write(
@@ -180,6 +218,7 @@ class ControlChannel:
             outside=str(association.outside) if association.outside else None,
             ttl=association.ttl or None,
             rule=" and ".join(association.rules),
+            upstream=association.upstream or None,
             **moved,
             reason=reason,
         )

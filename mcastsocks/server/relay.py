@@ -51,7 +51,7 @@ class Relay:
             )
             for index, settings in enumerate(config.outside)
         }
-        self.descriptors = descriptors.claim(config.limits)
+        self.descriptors = descriptors.claim(config.limits, len(config.upstream))
         limits = config.limits
         self._outside_names = frozenset(outside.interface.name for outside in outsides.values())
         self._inside = interfaces.configured_inside(loaded)

@@ -11,6 +11,9 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from mcastsocks.address import Endpoint, IPAddress, from_sockaddr
+from mcastsocks.client.config import ClientConfig
+from mcastsocks.client.connection import Connection
+from mcastsocks.client.relay import Relay
 from mcastsocks.client.url import RelayUrl
 from mcastsocks.errors import LoginRefused, McastsocksError, RequestRefused, WireError
 from mcastsocks.liveness import detect_dead_peer
@@ -19,20 +22,23 @@ from mcastsocks.protocol.client import Associated, ClientConnection, Connected, 
 from mcastsocks.server.config import Limits
 from mcastsocks.server.resolver import ResolveError, Resolver
 from mcastsocks.server.streams.dial import DialFailed, dial
+from mcastsocks.tables.tally import Tally
+from mcastsocks.wire.control import Flags
 from mcastsocks.wire.replies import ReplyCode, of_errno
 
 _READ_OCTETS = 4096
 _TOLD_ON = frozenset(ReplyCode)
 _ACCOUNT = "upstream"
+_MOST_WAITING = 1024
 _E = TypeVar("_E", bound=Event)
 
 
 class UpstreamFailed(McastsocksError):
-    """With the reply that a client is told."""
+    """With the reply that a client is told, and the directions of a BIND that could have been had."""
 
-    def __init__(self, code: ReplyCode, why: str) -> None:
+    def __init__(self, code: ReplyCode, why: str, granted: Flags = Flags.NONE) -> None:
         super().__init__(why)
-        self.code = code
+        self.code, self.granted = code, granted
 
 
 @dataclass(slots=True)
@@ -59,10 +65,17 @@ class UpstreamAssociation:
 
 
 class Upstream:
-    """One of them."""
+    """One of them. `waiting` are the requests on control channels that it has to answer, by account."""
 
     def __init__(self, url: RelayUrl, resolver: Resolver, limits: Limits) -> None:
         self._url, self._resolver, self._limits = url, resolver, limits
+        self.waiting: Tally[str] = Tally()
+
+    def __str__(self) -> str:
+        return str(self._url)
+
+    def has_room_for(self, account: str) -> bool:
+        return self.waiting[account] < _MOST_WAITING
 
     async def connect(self, destination: Endpoint, outside: Interface) -> Stream:
         """CONNECT through it. Raises UpstreamFailed."""
@@ -81,6 +94,20 @@ class Upstream:
             relay = Endpoint(from_sockaddr(sock.getpeername()).address, relay.port)
         return UpstreamAssociation(sock, relay)
 
+    async def enter(self) -> Relay:
+        """A control channel to it, found by the routing table. Raises UpstreamFailed."""
+        limits = self._limits
+        try:
+            return await Relay.open(
+                Connection(self._url, limits.dead_client_s),
+                limits.connect_timeout_s,
+                ask_features=True,
+                fragment_above=None,
+                config=ClientConfig(),
+            )
+        except McastsocksError as error:
+            raise self.failed(error) from None
+
     async def _ask(
         self, outside: Interface, request: Callable[[ClientConnection], None], answer: type[_E]
     ) -> tuple[socket.socket, ClientConnection, _E]:
@@ -97,7 +124,7 @@ class Upstream:
             if sock is not None:
                 sock.close()
             if isinstance(error, (WireError, OSError, McastsocksError)):
-                raise self._failed(error) from None
+                raise self.failed(error) from None
             raise
 
     async def _dial(self, outside: Interface) -> socket.socket:
@@ -114,7 +141,7 @@ class Upstream:
         except ValueError:
             return await self._resolver.resolve(self._url.host, _ACCOUNT)
 
-    def _failed(self, error: Exception) -> UpstreamFailed:
+    def failed(self, error: Exception) -> UpstreamFailed:
         """What it said to the request is told on; what is wrong with it is a general failure."""
         why = f"upstream {self._url}: {error}"
         match error:

@@ -55,12 +55,14 @@ class Association:
     via: str = ""
     send_dscp: int | None = None
     receive_dscp: int | None = None
+    upstream: str = ""  # the other relay that it goes through, by name
 
     def adopt(self, wanted: Association) -> None:
         """Take over what a plane has made true."""
         self.directions, self.ttl, self.max_ttl = wanted.directions, wanted.ttl, wanted.max_ttl
         self.rules, self.sources, self.reports_source = wanted.rules, wanted.sources, wanted.reports_source
         self.via, self.send_dscp, self.receive_dscp = wanted.via, wanted.send_dscp, wanted.receive_dscp
+        self.upstream = wanted.upstream
 
     @property
     def is_group(self) -> bool:
@@ -102,6 +104,7 @@ class AssociationTable:
         self._by_aid: dict[int, Association] = {}
         self._by_channel: dict[int, dict[int, Association]] = {}
         self._held: Tally[str] = Tally()
+        self._shared: dict[Endpoint, Endpoint] = {}  # one local endpoint for all associations that name it
         self._locals: Tally[tuple[int, Endpoint | None]] = Tally()
         self._locals_held: Tally[str] = Tally()
         self._groups: Tally[Endpoint] = Tally()
@@ -154,6 +157,8 @@ class AssociationTable:
         transport: Flags = Flags.UDP_UNICAST,
     ) -> Association:
         """A new association without a direction. Ask full_for first."""
+        if local is not None:
+            local = self._shared.setdefault(local, local)
         association = Association(self._aids.draw(), channel, local, remote, target, now, transport)
         self._by_aid[association.aid] = association
         self._by_channel.setdefault(channel.number, {})[association.aid] = association
@@ -179,6 +184,8 @@ class AssociationTable:
         self._locals.remove((channel.number, association.local))
         if (channel.number, association.local) not in self._locals:
             self._locals_held.remove(channel.account)
+            if association.local is not None:
+                self._shared.pop(association.local, None)
         if target.is_group:
             self._groups.remove(target)
             self._groups_held[channel.account].remove(target)

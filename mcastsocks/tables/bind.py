@@ -5,14 +5,16 @@ It takes three steps, because others have to be asked in between:
     examine_bind   what the octets alone decide                  -> Refusal or Inquiry
                    (the session resolves a name and asks the rules)
     plan_bind      what names, rules, TTL and limits decide      -> Refusal or Plan
-                   (the plane applies plan.changes)
+                   (an upstream is asked, where the rules name one; the plane applies plan.changes)
     conclude_bind  what became of the changes                    -> Refusal or Outcome
+    abandon_bind   what the upstream refused                     -> Refusal
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 from mcastsocks.address import Endpoint, IPAddress, unmapped_endpoint
@@ -38,7 +40,10 @@ _WORD = {"mu": Flags.MU_MODE, "mm": Flags.MM_MODE}
 
 
 class Verdict(Protocol):
-    """What the rules answered; `max_ttl` and `modes` are limits of the rule that allowed it, `via` the way out."""
+    """What the rules answered; `max_ttl` and `modes` are limits of the rule that allowed it, `via` the way out.
+
+    `upstream` is the name of another relay to go through; empty: directly.
+    """
 
     @property
     def allowed(self) -> bool: ...
@@ -54,6 +59,8 @@ class Verdict(Protocol):
     def via(self) -> str: ...
     @property
     def dscp(self) -> int | None: ...
+    @property
+    def upstream(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +155,9 @@ def plan_bind(
     if isinstance(mode, str):
         return refuse(request, ReplyCode.GENERAL_FAILURE, mode, allowed | Flags.UDP_MULTICAST)
     association = inquiry.association
-    ways = {verdict.via for verdict in verdicts.values()} | ({association.via} if association is not None else set())
+    ways = {_way(verdict) for verdict in verdicts.values()} | (
+        {_way(association)} if association is not None else set()
+    )
     if len(ways) > 1:
         why = f"the rules take the directions by different ways, {' and '.join(sorted(ways))}: an association has one"
         return refuse(request, ReplyCode.GENERAL_FAILURE, why, _possible(request, next(iter(verdicts))))
@@ -183,18 +192,37 @@ def conclude_bind(table: AssociationTable, plan: Plan, results: Sequence[Result]
     return Outcome(reply, association, opened=opened)
 
 
+def abandon_bind(
+    table: AssociationTable, plan: Plan, code: ReplyCode, why: str, granted: Flags = Flags.NONE
+) -> Refusal:
+    """The answer when an upstream has refused it, all but these directions."""
+    if not plan.association.directions:
+        table.close(plan.association)
+    return refuse(plan.inquiry.request, code, why, _possible(plan.inquiry.request, granted))
+
+
+def _way(taken: Verdict | Association) -> str:
+    return f"{taken.via} through {taken.upstream}" if taken.upstream else taken.via
+
+
 def _wanted(association: Association, inquiry: Inquiry, verdicts: Mapping[Flags, Verdict]) -> Association:
     """The association with the directions asked as well: each comes with its own TTL, sources and reports."""
     wanted = replace(association, directions=association.directions | inquiry.directions)
-    wanted.rules = tuple(dict.fromkeys((*association.rules, *(verdict.rule for verdict in verdicts.values()))))
+    wanted.rules = _rules_of(association.rules, *(verdict.rule for verdict in verdicts.values()))
     if (receiving := verdicts.get(Flags.RECEIVE_FROM)) is not None:
         wanted.sources, wanted.reports_source = inquiry.sources, bool(inquiry.request.flags & Flags.REPORT_SOURCE)
-        wanted.via, wanted.receive_dscp = receiving.via, receiving.dscp
+        wanted.via, wanted.upstream, wanted.receive_dscp = receiving.via, receiving.upstream, receiving.dscp
     if (sending := verdicts.get(Flags.SEND_TO)) is not None:
-        wanted.via, wanted.send_dscp = sending.via, sending.dscp
+        wanted.via, wanted.upstream, wanted.send_dscp = sending.via, sending.upstream, sending.dscp
         if inquiry.multicast:
             wanted.ttl, wanted.max_ttl = inquiry.request.ttl, sending.max_ttl
     return wanted
+
+
+@lru_cache(maxsize=1024)
+def _rules_of(before: tuple[str, ...], *others: str) -> tuple[str, ...]:
+    """One tuple for the many associations that the same rules allow."""
+    return tuple(dict.fromkeys((*before, *others)))
 
 
 def _client(inquiry: Inquiry) -> IPAddress:
@@ -240,7 +268,7 @@ def _mode(inquiry: Inquiry, group: IPAddress, verdicts: Mapping[Flags, Verdict])
 
     An association keeps the mode it has. A preference is honoured where the rules allow it; without one, or where
     they do not, their first mode is taken. What MM-mode cannot do (mcast §5.1: no header, no encapsulation, no other
-    family) leaves MU.
+    family) leaves MU, and so does an upstream.
     """
     flags = inquiry.request.flags
     if not inquiry.multicast:
@@ -248,6 +276,7 @@ def _mode(inquiry: Inquiry, group: IPAddress, verdicts: Mapping[Flags, Verdict])
     first, *others = verdicts.values()
     modes = [mode for mode in first.modes if all(mode in verdict.modes for verdict in others)]
     needs_mu = bool(flags & (Flags.TCP_ENCAPSULATED | Flags.REPORT_SOURCE)) or inquiry.sources != ANY_SOURCE
+    needs_mu |= any(verdict.upstream for verdict in verdicts.values())
     if needs_mu or group.version != _client(inquiry).version:
         modes = [mode for mode in modes if mode != "mm"]
     if not modes:

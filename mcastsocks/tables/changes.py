@@ -18,7 +18,8 @@ class Entry:
     `remote` is a destination or a group, always with an address. Entries of one channel and client share an outside
     socket for each family and `via`, the name of an outside. What receives a group gets copies of it from the sources
     that `sources` admits; with `mm` the group is multicast inside instead, and what the client multicasts there goes
-    out. A DSCP is 0 to 63; None: as the datagram came.
+    out. A DSCP is 0 to 63; None: as the datagram came. With `upstream` another relay is between us and the remote, and
+    the plane has no outside socket or membership for it.
     """
 
     aid: int
@@ -35,6 +36,7 @@ class Entry:
     via: str = ""
     send_dscp: int | None = None
     receive_dscp: int | None = None
+    upstream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,18 @@ Change = AddEntry | ChangeEntry | RemoveEntry | AddAssociate | Route | ForgetRou
 
 @dataclass(slots=True)
 class Traffic:
-    """Datagrams and data octets of one association, without any header."""
+    """Datagrams and data octets of one association, without any header.
+
+    `errors` are ICMP errors about its destination; `last_error` says what the last one was.
+    """
 
     to_remote_datagrams: int = 0
     to_remote_octets: int = 0
     to_client_datagrams: int = 0
     to_client_octets: int = 0
     dropped_datagrams: int = 0
+    errors: int = 0
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from mcastsocks.address import SockAddr, to_sockaddr
 from mcastsocks.errors import LocalError
@@ -54,6 +55,16 @@ def refuse(request: ControlRequest, code: ReplyCode, why: str, flags: int = 0) -
         return Refusal(ControlReply(code, request.tid, aid, flags), why)
     options = (reason(f"{meaning(code)}: {why}"),)
     return Refusal(ControlReply(code, request.tid, aid, flags | Flags.EXTENDED, options=options), why)
+
+
+def mention_error(refusal: Refusal, error: str | None) -> Refusal:
+    """The same refusal with the last ICMP error about the association that it concerns, where there was one."""
+    if error is None:
+        return refusal
+    why, reply = f"{refusal.why}; the last ICMP error was {error}", refusal.reply
+    if reply.flags & Flags.EXTENDED:
+        reply = replace(reply, options=(reason(f"{meaning(reply.code)}: {why}"),))
+    return Refusal(reply, why)
 
 
 def flaw_of_ttl(ttl: int, max_ttl: int) -> str | None:
@@ -135,6 +146,7 @@ def entry_of(association: Association) -> Entry:
         association.via,
         association.send_dscp,
         association.receive_dscp,
+        bool(association.upstream),
     )
 
 
@@ -143,7 +155,13 @@ def _client_of(association: Association) -> SockAddr:
     channel, local = association.channel, association.local
     host, _, *zone = channel.peer_sockaddr
     if local is None:
-        return (host, 0, *zone)
+        return _shared_sockaddr(host, 0, *zone)
     if local.host in channel.hosts and local.host != channel.peer:
         return to_sockaddr(local)
-    return (host, local.port, *zone)
+    return _shared_sockaddr(host, local.port, *zone)
+
+
+@lru_cache(maxsize=16_384)
+def _shared_sockaddr(host: str, port: int, *zone: int) -> SockAddr:
+    """One for the thousands of associations of a client."""
+    return (host, port, *zone)

@@ -37,7 +37,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     users = tmp_path / "users.toml"
     users.write_text(f'[users.alice]\npassword = "{HASH}"\n[teams]\ndesk = ["alice"]\n')
     users.chmod(0o600)
-    monkeypatch.setattr(descriptors, "claim", lambda limits: descriptors.Descriptors(1024, 400, 496))
+    monkeypatch.setattr(descriptors, "claim", lambda limits, upstreams: descriptors.Descriptors(1024, 400, 496))
 
 
 def explained(command: Command, rules: str) -> list[str]:

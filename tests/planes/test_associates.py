@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
@@ -911,3 +912,24 @@ def test_what_127_fragments_do_not_hold_is_dropped(plane: str) -> None:
         assert doors.counters.drops == {DropReason.TOO_LARGE: 1}
 
     on_doors(plane, test, socks_fragments=True, fragment_above=500)
+
+
+@every_plane
+def test_what_a_remote_sends_in_one_run_comes_as_single_datagrams(plane: str) -> None:
+    """The kernel hands a run over in one piece to whoever asked for that."""
+
+    async def test(doors: Doors) -> None:
+        client, remote = doors.bench.udp(), doors.bench.udp()
+        doors.open(client)
+        doors.send(client, named(remote), b"x")
+        outside = await doors.reaches(remote, b"x")
+        data = [letter.encode() * 100 for letter in "abcdefghij"]
+        cut = (socket.IPPROTO_UDP, 103, struct.pack("@H", 100))  # UDP_SEGMENT
+        try:
+            remote.sendmsg([*data, b"end"], [cut], 0, outside)
+        except OSError:
+            pytest.skip("needs Linux 4.18: the kernel does not cut runs")
+        for each in (*data, b"end"):
+            assert await doors.received(client) == header(named(remote)) + each
+
+    on_doors(plane, test)

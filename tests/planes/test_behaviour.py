@@ -553,6 +553,102 @@ def test_encapsulated_datagrams_come_and_go_by_the_channel(plane: str) -> None:
 
 
 @every_plane
+def test_what_goes_through_an_upstream_is_handed_over_and_takes_no_socket(plane: str) -> None:
+    taken: list[bytes] = []
+    answers = iter((None, None, None, None, DropReason.BUFFER_FULL))
+
+    def through(data: bytes) -> DropReason | None:
+        taken.append(data)
+        return next(answers)
+
+    async def test(bench: Bench) -> None:
+        client, remote, counters = bench.udp(), bench.udp(), bench.plane.counters()
+        before = bench.plane.descriptors()
+        entry = bench.entry(client.getsockname(), remote_of(remote), upstream=True)
+        assert bench.apply(AddEntry(entry)) == Done()
+        bench.send(client, entry.aid, b"nobody there yet")
+        await bench.settled(lambda: counters.drops[DropReason.UNREACHABLE] == 1)
+        bench.plane.divert(entry.aid, through)
+        to_relay = (str(bench.inside.host), bench.inside.port)
+        bench.send(client, entry.aid, b"one")
+        bench.send(client, entry.aid)
+        for frag, body in ((0x82, b"half"), (0x01, b"one ")):
+            client.sendto(HEADER.pack(0, frag, 7, entry.aid) + body, to_relay)
+        bench.send(client, entry.aid, bytes(65_499))
+        bench.send(bench.udp(), entry.aid, b"stolen")
+        bench.send(client, entry.aid, b"too many")
+        await bench.settled(lambda: counters.drops[DropReason.BUFFER_FULL] == 1)
+        assert taken == [b"one", b"", b"one half", bytes(65_499), b"too many"]
+        assert counters.drops[DropReason.WRONG_PORT] == 1
+        traffic = bench.plane.traffic(entry.aid)
+        assert traffic is not None
+        assert (traffic.to_remote_datagrams, traffic.to_remote_octets, traffic.dropped_datagrams) == (4, 65_510, 3)
+        assert bench.nothing_waits_for(remote)
+        assert bench.plane.descriptors() == before
+        bench.change(entry.aid, sends=False)
+        bench.send(client, entry.aid, b"not any more")
+        await bench.settled(lambda: counters.drops[DropReason.NO_SEND_DIRECTION] == 1)
+        bench.apply(RemoveEntry(entry.aid))
+
+    on_plane(plane, test)
+
+
+@every_plane
+def test_what_comes_through_an_upstream_reaches_its_client_alone(plane: str) -> None:
+    async def test(bench: Bench) -> None:
+        client, other = bench.udp(), bench.udp()
+        group, sender = bench.group("239.255.66.77"), Endpoint(ip_address("192.0.2.7"), 9)
+        aid = bench.add(client, group, ttl=1, upstream=True)
+        told = bench.add(client, group, sends=False, reports_source=True, upstream=True)
+        assert sockets_joined(group) == 0
+        direct = bench.add(other, group, 2, sends=False)
+        for data in (b"news", b"", bytes(65_499)):
+            bench.plane.give(aid, data, sender)
+            assert await bench.received(client) == (aid, data)
+        bench.plane.give(told, b"news", sender)
+        octets, _ = await bench.receive(client)
+        assert Datagram.parse(octets) == Datagram(told, b"news", rsv=1, source=sender)
+        bench.plane.give(aid, bytes(65_507), None)
+        pieces = [(await bench.receive(client))[0] for _ in range(2)]
+        assert [piece[1] for piece in pieces] == [0x01, 0x82]
+        assert b"".join(piece[HEADER.size :] for piece in pieces) == bytes(65_507)
+        assert bench.nothing_waits_for(other)
+        bench.plane.give(aid, bytes(65_528), sender)
+        bench.change(aid, receives=False)
+        bench.plane.give(aid, b"not any more", sender)
+        for stranger in (direct, 0x7FFF_FFFF):
+            bench.plane.give(stranger, b"of no upstream", sender)
+        counters = bench.plane.counters()
+        assert counters.drops == {
+            DropReason.TOO_LARGE: 1,
+            DropReason.UNEXPECTED_REMOTE: 1,
+            DropReason.UNKNOWN_AID: 2,
+        }
+        assert (counters.received_outside, counters.sent_inside) == (9, 5)
+
+    on_plane(plane, test)
+
+
+@every_plane
+def test_encapsulated_datagrams_go_through_an_upstream_too(plane: str) -> None:
+    frames: list[tuple[int, int, bytes]] = []
+    taken: list[bytes] = []
+
+    def sink(channel: int, aid: int, body: bytes) -> list[int]:
+        frames.append((channel, aid, body))
+        return []
+
+    async def test(bench: Bench) -> None:
+        aid = bench.add(None, Endpoint(ip_address("192.0.2.7"), 9), 5, upstream=True)
+        bench.plane.divert(aid, taken.append)
+        bench.plane.take(5, aid, b"question")
+        bench.plane.give(aid, b"answer", None)
+        assert (taken, frames) == ([b"question"], [(5, aid, b"answer")])
+
+    on_plane(plane, test, sink=sink)
+
+
+@every_plane
 def test_a_burst_is_relayed_whole_and_in_order(plane: str) -> None:
     async def test(bench: Bench) -> None:
         client, remote = bench.udp(), bench.udp()

@@ -99,6 +99,7 @@ class Verdict:
     modes: tuple[str, ...] = ("mu",)
     via: str = ""
     dscp: int | None = None
+    upstream: str = ""
 
 
 class Desk:
@@ -110,6 +111,8 @@ class Desk:
         self.denied = NONE
         self.max_ttl = MAX_TTL
         self.modes: tuple[str, ...] = ("mu",)
+        self.upstreams: dict[Flags, str] = {}
+        self.refused_upstream: tuple[ReplyCode, Flags] | None = None
         self.rule = "rules[0]"
         self.names: dict[str, IPAddress] = {"group.example": GROUP.address, "host.example": HOST.address}
         self.now = 0.0
@@ -160,6 +163,9 @@ class Desk:
         plan = bind.plan_bind(self.table, inquiry, target, self._verdicts(inquiry), self.now)
         if isinstance(plan, Refusal):
             return plan.reply
+        if plan.wanted.upstream and self.refused_upstream is not None:
+            code, granted = self.refused_upstream
+            return bind.abandon_bind(self.table, plan, code, "the upstream says so", granted).reply
         return bind.conclude_bind(self.table, plan, self.plane.apply([plan.change])).reply
 
     def _resolve(self, remote: Endpoint) -> Endpoint | None:
@@ -169,7 +175,13 @@ class Desk:
     def _verdicts(self, inquiry: Inquiry) -> dict[Flags, Verdict]:
         asked = (direction for direction in (R, S) if direction in inquiry.directions)
         return {
-            direction: Verdict(direction not in self.denied, self.rule, self.max_ttl, modes=self.modes)
+            direction: Verdict(
+                direction not in self.denied,
+                self.rule,
+                self.max_ttl,
+                modes=self.modes,
+                upstream=self.upstreams.get(direction, ""),
+            )
             for direction in asked
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -36,11 +36,11 @@ from mcastsocks.tables.changes import Traffic
 from mcastsocks.wire.datagram import HEADER, HEADER_OCTETS, UDP_PAYLOAD_OCTETS
 
 _BUFFERS = 64
-_FANS = 4096
+_SENDERS = 64
+"""Of one group, whose receivers are remembered."""
+
 _INSIDE = DATA - HEADER_OCTETS
 """Where a client's datagram stands for the scalar paths."""
-
-_FanKey = tuple[str, Endpoint, str]  # via, group, source
 
 
 class BatchPlane(ScalarPaths):
@@ -64,7 +64,7 @@ class BatchPlane(ScalarPaths):
         self._largest = min(UDP_PAYLOAD_OCTETS[4], options.fragment_above or UDP_PAYLOAD_OCTETS[4]) - HEADER_OCTETS
         self._insides: list[socket.socket] = []
         self._inlets: dict[int, Inlet] = {}
-        self._fans: dict[_FanKey, Fan] = {}
+        self._fans: dict[tuple[str, Endpoint], dict[str, Fan]] = {}
 
     def traffic(self, aid: int) -> Traffic | None:
         if (traffic := super().traffic(aid)) is not None:
@@ -95,14 +95,10 @@ class BatchPlane(ScalarPaths):
             table.set(forwarding, outside, self._inside_number(forwarding.inside))
         forwarding.name = b"" if is_over else _name_of(forwarding)
         if forwarding.is_group:
-            self._forget_fans(entry.via, entry.remote)
+            self._fans.pop((entry.via, entry.remote), None)
         elif forwarding.outside is not None:
             first = self._remotes_of(forwarding).exactly(*forwarding.remote[:2])
             self._outlets.expect(outside, forwarding.remote, table.row_of(first))
-
-    def _forget_fans(self, via: str, name: Endpoint) -> None:
-        for key in [key for key in self._fans if key[:2] == (via, name)]:
-            del self._fans[key]
 
     def _inside_number(self, sock: socket.socket) -> int:
         if sock not in self._insides:
@@ -362,13 +358,12 @@ class BatchPlane(ScalarPaths):
 
     def _fan_of(self, group: Group, host: str) -> Fan:
         """Who receives the group from a sender; made anew when that changes."""
-        key = (*group.name, host)
-        fan = self._fans.get(key)
-        if fan is None:
-            if len(self._fans) >= _FANS:
-                self._fans.clear()
-            fan = self._fans[key] = fan_of((each for each in group.receivers if each.admits(host)), self._slots)
-        return fan
+        fans = self._fans.setdefault(group.name, {})
+        if host not in fans:
+            if len(fans) >= _SENDERS:
+                fans.clear()
+            fans[host] = fan_of((each for each in group.receivers if each.admits(host)), self._slots)
+        return fans[host]
 
     def _fan_out(
         self, group: Group, fan: Fan, addresses: Ints, octets: Ints, classes: Ints | None, source: SockAddr
@@ -420,7 +415,12 @@ def _name_of(forwarding: Forwarding) -> bytes:
     entry = forwarding.entry
     if forwarding.client is None or forwarding.outside is None or forwarding.is_group or not entry.sends:
         return b""
-    return b"" if entry.send_dscp is not None else words_of(forwarding.client).tobytes()
+    return b"" if entry.send_dscp is not None else _as_written(forwarding.client)
+
+
+@lru_cache(maxsize=16_384)
+def _as_written(sockaddr: SockAddr) -> bytes:
+    return words_of(sockaddr).tobytes()
 
 
 def _same(these: Words, those: Words) -> NDArray[np.bool_]:
