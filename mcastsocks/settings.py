@@ -102,7 +102,6 @@ class Places:
         depths = range(len(location), 0, -1)
         return next((self._lines[location[:depth]] for depth in depths if location[:depth] in self._lines), 1)
 
-
     def _as_written(self, location: Location) -> Location:
         """Without the index of a list that is written as its one table."""
         written: Location = ()

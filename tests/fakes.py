@@ -133,6 +133,8 @@ class RecordingPlane:
                     ttl=entry.ttl,
                     sources=entry.sources,
                     reports_source=entry.reports_source,
+                    sends_rtp=entry.sends_rtp,
+                    receives_rtp=entry.receives_rtp,
                     send_dscp=entry.send_dscp,
                     receive_dscp=entry.receive_dscp,
                 )

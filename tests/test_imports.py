@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "protocol": "address errors wire",
     "tables": "address errors wire",
     "rules": "address errors settings",
-    "planes": "address errors wire.datagram wire.socks_datagram tables",
+    "planes": "address errors wire.datagram wire.rtp wire.socks_datagram tables",
     "server": "address errors liveness settings wire protocol tables rules planes client",
     "client": "address errors liveness settings wire protocol tables.reassembly",
     "cli": "address errors settings wire protocol tables rules planes server client",

@@ -111,4 +111,5 @@ def _limits(rule: Rule) -> str:
     modes = f" | {', then '.join(mode.upper() for mode in rule.modes)}-mode" if rule.modes != ["mu"] else ""
     via = f" | via {rule.via}" if rule.via is not None else ""
     through = f" | through {rule.upstream}" if rule.upstream is not None else ""
+    through += f" | {rule.require.upper()} only" if rule.require is not None else ""
     return ttl + modes + via + through + (f" | DSCP {rule.dscp}" if rule.dscp is not None else "")

@@ -16,6 +16,7 @@ from mcastsocks.planes.interface import PlaneOptions
 from mcastsocks.planes.loop import unwatch, watch
 from mcastsocks.planes.outsides import OutsideKey, OutsideSocket, OutsideSockets
 from mcastsocks.planes.quota import Quota
+from mcastsocks.planes.sockets import Overruns
 from mcastsocks.tables.changes import Associate, Done, Route, Traffic
 from mcastsocks.tables.socks_reassembly import SocksReassembly
 from mcastsocks.wire.datagram import UDP_PAYLOAD_OCTETS
@@ -41,12 +42,14 @@ class Associates:
         quota: Quota,
         outsides: OutsideSockets,
         counters: Counters,
+        overruns: Overruns,
         options: PlaneOptions,
     ) -> None:
         self._loop, self._quota, self._outsides = loop, quota, outsides
         self._counters, self._options = counters, options
         self._associated: dict[int, Associated] = {}
         self._doors: dict[Endpoint, Door] = {}
+        self._overruns = overruns
         self._reassembly = SocksReassembly[int](options.reassembly, counters.queues)
         self._waiting_octets = 0
         self._buffer = memoryview(bytearray(MAX_HEADER_OCTETS + (1 << 16)))
@@ -258,10 +261,12 @@ class Associates:
                 raise
             door = self._doors[inside] = Door(sock)
             watch(self._loop, sock.fileno(), partial(self._drain_door, door))
+            self._overruns.opened(sock)
         return self._doors[inside]
 
     def _close_door(self, door: Door) -> None:
         unwatch(self._loop, door.sock.fileno())
+        self._overruns.closing(door.sock)
         door.sock.close()
         self._quota.give_back()
 

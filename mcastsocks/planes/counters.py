@@ -33,6 +33,7 @@ class DropReason(StrEnum):
     UNWANTED_SOURCE = "unwanted-source"  # no receiver of the group wants it
     ENDPOINT_UNKNOWN = "endpoint-unknown"  # the client has not shown its port yet
     OWN_DATAGRAM = "own-datagram"  # heard again by loopback of multicast
+    NOT_RTP = "not-rtp"  # where the rule demands it
     TOO_LARGE = "too-large"
     BUFFER_FULL = "buffer-full"
     SLOW_CLIENT = "slow-client"  # does not read its control channel fast enough

@@ -24,6 +24,7 @@ from mcastsocks.wire.datagram import (
     fragments,
     source_block,
 )
+from mcastsocks.wire.rtp import is_rtp
 
 DATA = HEADER_OCTETS + SOURCE_BLOCK_OCTETS
 """Where data stands in the buffer: what goes before it on the way to a client is written in front of it."""
@@ -175,6 +176,9 @@ class ScalarPaths(Switchboard):
     def _to_remote(self, forwarding: Forwarding, octets: int, tos: int) -> int:
         """Send the data in the buffer, and the copies of it that a group's other receivers get; how many those are."""
         outside, data = forwarding.outside, self._view[DATA : DATA + octets]
+        if forwarding.entry.sends_rtp and not is_rtp(data):
+            self._drop(forwarding, DropReason.NOT_RTP)
+            return 0
         if forwarding.entry.upstream:
             self._to_upstream(forwarding, bytes(data))
             return 0
@@ -215,6 +219,9 @@ class ScalarPaths(Switchboard):
     def _multicast_inside(self, group: Group, octets: int, tos: int) -> None:
         """The data in the buffer on the same group, without a header; one datagram for all who listen."""
         listener = group.listeners[0]
+        if listener.entry.receives_rtp and not is_rtp(self._view[DATA : DATA + octets]):
+            self._counters.drops[DropReason.NOT_RTP] += 1
+            return
         voice = self._inside_voices[listener.entry.remote.address.version]
         try:
             data, to = self._view[DATA : DATA + octets], to_sockaddr(listener.entry.remote)
@@ -229,6 +236,9 @@ class ScalarPaths(Switchboard):
 
     def _to_client(self, forwarding: Forwarding, octets: int, source: SockAddr, tos: int) -> None:
         """Send the data in the buffer behind the header, and behind its source where that is reported."""
+        if forwarding.entry.receives_rtp and not is_rtp(self._view[DATA : DATA + octets]):
+            self._drop(forwarding, DropReason.NOT_RTP)
+            return
         start = DATA
         if forwarding.entry.reports_source:
             block = source_block(from_sockaddr(source))

@@ -64,7 +64,7 @@ class Switchboard(ABC):
         self._counters = Counters()
         self._overruns = sockets.Overruns()
         self._reassembly = Reassembly(options.reassembly, self._counters.queues)
-        self._associates = Associates(loop, self._quota, self._outside, self._counters, options)
+        self._associates = Associates(loop, self._quota, self._outside, self._counters, self._overruns, options)
         self._inside: dict[Endpoint, socket.socket] = {}
         self._inside_sockaddrs: set[SockAddr] = set()
         self._own: set[SockAddr] = set()

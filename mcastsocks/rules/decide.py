@@ -42,6 +42,7 @@ class Verdict:
     via: str = ""
     dscp: int | None = None
     upstream: str = ""
+    require: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ def _compile(rule: Rule, teams: Mapping[str, Iterable[str]], via: str) -> _Compi
             rule.via or via,
             rule.dscp,
             rule.upstream or "",
+            rule.require or "",
         ),
         frozenset(users) if rule.users is not None else None,
         Networks(rule.clients) if rule.clients is not None else None,

@@ -104,7 +104,7 @@ class Rule(Settings):
     """Fields either match (absent: anything) or limit and direct, and the latter never influence which rule matches.
 
     `via` names an outside, absent: the first; `dscp` marks the datagrams, absent: they keep their own;
-    `upstream` names another relay to go through.
+    `upstream` names another relay to go through; `require` drops what is not of that kind.
     """
 
     name: Annotated[str, BeforeValidator(_name)]
@@ -120,3 +120,4 @@ class Rule(Settings):
     via: str | None = None
     dscp: Annotated[int, Field(ge=0, le=63)] | None = None
     upstream: str | None = None
+    require: Literal["rtp"] | None = None

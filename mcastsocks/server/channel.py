@@ -187,6 +187,7 @@ class ControlChannel:
 
     def refuse(self, refusal: Refusal, request: ControlRequest) -> None:
         self.refused += 1
+        refusal = requests.mention_error(refusal, self._last_error(request.aid))
         self._answer(refusal.reply)
         self._services.records.write(
             "refused",
@@ -199,6 +200,12 @@ class ControlChannel:
             reply=meaning(refusal.reply.code),
             why=refusal.why,
         )
+
+    def _last_error(self, aid: int) -> str | None:
+        if self._services.table.get(aid, self._channel) is None:
+            return None
+        traffic = self._services.plane.traffic(aid)
+        return traffic.last_error if traffic is not None else None
 
     def _record(
         self, event: str, association: Association, traffic: Traffic | None = None, reason: str | None = None

@@ -66,6 +66,9 @@ class Judge:
         allowed = [each for each in judged if each[1].allowed]
         if not allowed:
             raise Denied(ReplyCode.NOT_ALLOWED, "not-allowed", judged[0][1].reason)
+        if action is Action.UDP and allowed[0][1].require:
+            why = f"rule {allowed[0][1].rule!r} looks into datagrams, which only the enhanced mode does"
+            raise Denied(ReplyCode.NOT_ALLOWED, "not-allowed", why)
         verdict = next((verdict for address, verdict in allowed if self._speaks(address, verdict)), None)
         if verdict is None:
             raise Denied(

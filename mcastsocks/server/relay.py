@@ -14,6 +14,7 @@ from functools import partial
 import mcastsocks
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
 from mcastsocks.errors import ConfigError
+from mcastsocks.planes import sockets
 from mcastsocks.planes.interface import Interface, Outside, Plane, PlaneOptions
 from mcastsocks.rules.decide import Ruleset
 from mcastsocks.rules.protected import Protected
@@ -127,6 +128,8 @@ class Relay:
             outside=" ".join(outside.called for outside in self.config.outside),
             plane=self.plane_name,
         )
+        if (flaw := sockets.flaw_of_buffers()) is not None:
+            self._services.records.write("warning", why=flaw)
         with suppress(OSError):  # no rtnetlink: addresses are taken as they were at start
             self._watch = AddressWatch(self._addresses_changed)
         self._started = True

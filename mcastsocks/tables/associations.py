@@ -53,6 +53,8 @@ class Association:
     reports_source: bool = False
     outside: Endpoint | None = None
     via: str = ""
+    sends_rtp: bool = False
+    receives_rtp: bool = False
     send_dscp: int | None = None
     receive_dscp: int | None = None
     upstream: str = ""  # the other relay that it goes through, by name
@@ -62,6 +64,7 @@ class Association:
         self.directions, self.ttl, self.max_ttl = wanted.directions, wanted.ttl, wanted.max_ttl
         self.rules, self.sources, self.reports_source = wanted.rules, wanted.sources, wanted.reports_source
         self.via, self.send_dscp, self.receive_dscp = wanted.via, wanted.send_dscp, wanted.receive_dscp
+        self.sends_rtp, self.receives_rtp = wanted.sends_rtp, wanted.receives_rtp
         self.upstream = wanted.upstream
 
     @property

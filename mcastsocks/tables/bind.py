@@ -42,7 +42,8 @@ _WORD = {"mu": Flags.MU_MODE, "mm": Flags.MM_MODE}
 class Verdict(Protocol):
     """What the rules answered; `max_ttl` and `modes` are limits of the rule that allowed it, `via` the way out.
 
-    `upstream` is the name of another relay to go through; empty: directly.
+    `upstream` is the name of another relay to go through; empty: directly. `require` is "rtp" where nothing else may
+    pass.
     """
 
     @property
@@ -61,6 +62,8 @@ class Verdict(Protocol):
     def dscp(self) -> int | None: ...
     @property
     def upstream(self) -> str: ...
+    @property
+    def require(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +215,10 @@ def _wanted(association: Association, inquiry: Inquiry, verdicts: Mapping[Flags,
     if (receiving := verdicts.get(Flags.RECEIVE_FROM)) is not None:
         wanted.sources, wanted.reports_source = inquiry.sources, bool(inquiry.request.flags & Flags.REPORT_SOURCE)
         wanted.via, wanted.upstream, wanted.receive_dscp = receiving.via, receiving.upstream, receiving.dscp
+        wanted.receives_rtp = receiving.require == "rtp"
     if (sending := verdicts.get(Flags.SEND_TO)) is not None:
         wanted.via, wanted.upstream, wanted.send_dscp = sending.via, sending.upstream, sending.dscp
+        wanted.sends_rtp = sending.require == "rtp"
         if inquiry.multicast:
             wanted.ttl, wanted.max_ttl = inquiry.request.ttl, sending.max_ttl
     return wanted

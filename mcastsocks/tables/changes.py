@@ -19,7 +19,8 @@ class Entry:
     socket for each family and `via`, the name of an outside. What receives a group gets copies of it from the sources
     that `sources` admits; with `mm` the group is multicast inside instead, and what the client multicasts there goes
     out. A DSCP is 0 to 63; None: as the datagram came. With `upstream` another relay is between us and the remote, and
-    the plane has no outside socket or membership for it.
+    the plane has no outside socket or membership for it. `sends_rtp` and `receives_rtp`: what is neither RTP nor RTCP
+    is dropped.
     """
 
     aid: int
@@ -37,6 +38,8 @@ class Entry:
     send_dscp: int | None = None
     receive_dscp: int | None = None
     upstream: bool = False
+    sends_rtp: bool = False
+    receives_rtp: bool = False
 
 
 @dataclass(frozen=True, slots=True)

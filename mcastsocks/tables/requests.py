@@ -147,6 +147,8 @@ def entry_of(association: Association) -> Entry:
         association.send_dscp,
         association.receive_dscp,
         bool(association.upstream),
+        association.sends_rtp,
+        association.receives_rtp,
     )
 
 

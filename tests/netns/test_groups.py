@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -261,3 +262,28 @@ def test_a_direction_added_to_a_receiver_sends(lab: Lab, relay: RelayProcess) ->
         assert bytes(packet[UDP].payload) == b"in time"
         assert lab.relay.memberships(4, "out")[group[0]] == 1
         assert client.release(aid, SEND) == 0, "it is known to be held"
+
+
+@both_versions
+def test_only_rtp_and_rtcp_cross_where_the_rule_says_so(
+    lab: Lab, start_relay: Callable[..., RelayProcess], version: int
+) -> None:
+    relay = start_relay(rules='[[rules]]\nname = "media"\nallow = true\nrequire = "rtp"\n')
+    group = (GROUP[version], 5970)
+    rtp, rtcp = bytes.fromhex("8060 1234 00000001 deadbeef"), bytes.fromhex("80c9 0001 deadbeef")
+    with (
+        outside_sender(lab, version) as sender,
+        Capture(lab.outside, "out") as outside,
+        RawClient(lab.client, version=version) as client,
+    ):
+        aid = int(client.bind(BOTH | MULTICAST, group, ttl=3).AID)
+        for data in (b"a worm", rtp, rtcp):
+            sender.sendto(data, group)
+            client.send(aid, data)
+        assert [client.receive(), client.receive()] == [(aid, rtp), (aid, rtcp)]
+        layer, wanted = (IP, IPv6)[version == 6], udp_to(*group)
+        sent = outside.wait_for(
+            "what the client sent", lambda packet: wanted(packet) and packet[layer].src == BORDER[version], count=2
+        )
+        assert [bytes(packet["UDP"].payload) for packet in sent] == [rtp, rtcp]
+        wait_for("the drops", lambda: relay.drops().get("not-rtp") == 2)

@@ -14,12 +14,13 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 
 from tests.netns.client import BOTH, SEND, RawClient
-from tests.netns.lab import BORDER, REMOTE, STRANGER, Host, Lab, wait_for
+from tests.netns.lab import BORDER, REMOTE, SECOND, STRANGER, Host, Lab, wait_for
 from tests.netns.relay import RelayProcess
 
 both_versions = pytest.mark.parametrize("version", [4, 6])
 NOBODY = {4: "10.77.2.99", 6: "fd77:2::99"}
 _REFUSING = 5999
+_EXTENDED = 0x8000
 _MORE_THAN_FITS = 20_000
 
 
@@ -191,3 +192,16 @@ def test_a_receive_buffer_that_overruns_is_counted(lab: Lab, relay: RelayProcess
 
         wait_for("all to be read or counted", lambda: accounted() == _MORE_THAN_FITS)
         assert relay.counters()["overruns"] > 0
+
+
+def test_a_later_refusal_tells_of_the_last_error(lab: Lab, relay: RelayProcess) -> None:
+    """To a client that knows of options; nobody else's association is told of."""
+    with RawClient(lab.client) as client, RawClient(lab.client, address=SECOND[4]) as other:
+        aid = client.associate((REMOTE[4], _REFUSING))
+        client.send(aid, b"anybody there?")
+        wait_for("the error", lambda: relay.counters().get("icmp.port-unreachable"))
+        refused = client.request(7, _EXTENDED, aid=aid, ttl=1)
+        assert (refused.REPLY, refused.FLAGS) == (0x13, _EXTENDED)
+        assert b"the last ICMP error was port-unreachable" in bytes(refused)
+        assert b"ICMP" not in bytes(other.request(7, _EXTENDED, aid=aid, ttl=1))
+        assert b"ICMP" not in bytes(client.request(7, aid=aid, ttl=1))

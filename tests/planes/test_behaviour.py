@@ -780,3 +780,35 @@ def test_a_join_that_the_kernel_refuses_says_what_to_change(
         assert bench.plane.descriptors() == 1
 
     on_plane(plane, test)
+
+
+@every_plane
+@pytest.mark.parametrize("over_tcp", [False, True])
+def test_where_the_rule_demands_it_what_is_not_rtp_is_dropped(plane: str, over_tcp: bool) -> None:
+    """For a group and for a host, out and in, and for copies to other receivers."""
+    rtp, junk = bytes.fromhex("8060 1234 00000001 deadbeef") + b"sound", b"no sound"
+    frames: list[bytes] = []
+
+    def sink(channel: int, aid: int, body: bytes) -> list[int]:
+        frames.append(body)
+        return []
+
+    async def test(bench: Bench) -> None:
+        client, other, remote, group = bench.udp(), bench.udp(), bench.udp(), bench.group()
+        receiver = None if over_tcp else other
+        strict = bench.add(receiver, group, channel=2, sends=False, receives_rtp=True)
+        speaks = bench.add(client, group, receives=False, ttl=1)
+        asks = bench.add(client, remote_of(remote), sends_rtp=True, receives_rtp=True)
+        for data in (junk, rtp):
+            bench.send(client, speaks, data)
+            bench.send(client, asks, data)
+        octets, back = await bench.receive(remote)
+        assert octets == rtp
+        for data in (junk, rtp):
+            remote.sendto(data, (str(back.host), back.port))
+        assert await bench.received(client) == (asks, rtp)
+        counters = bench.plane.counters()
+        await bench.settled(lambda: counters.drops[DropReason.NOT_RTP] == 3)
+        assert frames == [rtp] if over_tcp else await bench.received(other) == (strict, rtp)
+
+    on_plane(plane, test, sink=sink)

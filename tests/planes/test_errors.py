@@ -170,6 +170,24 @@ def test_what_finds_a_receive_buffer_full_is_counted(plane: str, monkeypatch: py
     on_plane(plane, test)
 
 
+@every_plane
+def test_what_finds_a_udp_associates_door_full_is_counted(plane: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "RECEIVE_BUFFER_OCTETS", 8192)
+
+    async def test(doors: Doors) -> None:
+        client = doors.bench.udp()
+        doors.open(client)
+        for _ in range(300):
+            doors.write(client, b"runt")
+        overruns = doors.plane.counters().overruns
+        assert overruns > 200
+        await doors.settled(lambda: doors.has_received(300 - overruns))
+        doors.remove()
+        assert doors.plane.counters().overruns == overruns
+
+    on_doors(plane, test)
+
+
 @pytest.mark.parametrize("flags", [Flags.NONE, Flags.EXTENDED])
 def test_a_refusal_mentions_the_last_error_to_who_knows_of_options(flags: Flags) -> None:
     request = ControlRequest(UdpCommand.SET_TTL, 7, aid=5, flags=flags)

@@ -174,6 +174,7 @@ class Traffic:
         moved = asdict(traffic)
         self._witness.observed.traffic[aid] = {name: value for name, value in moved.items() if "error" not in name}
         del self._entries[aid]
+        self._outsides.pop(aid, None)  # its port may be somebody else's soon
 
     def _end_associate(self) -> None:
         done = self._apply(RemoveAssociate(_CHANNEL))

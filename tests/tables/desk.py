@@ -99,6 +99,7 @@ class Verdict:
     modes: tuple[str, ...] = ("mu",)
     via: str = ""
     dscp: int | None = None
+    require: str = ""
     upstream: str = ""
 
 

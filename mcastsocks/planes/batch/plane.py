@@ -415,7 +415,7 @@ def _name_of(forwarding: Forwarding) -> bytes:
     entry = forwarding.entry
     if forwarding.client is None or forwarding.outside is None or forwarding.is_group or not entry.sends:
         return b""
-    return b"" if entry.send_dscp is not None else _as_written(forwarding.client)
+    return b"" if entry.send_dscp is not None or entry.sends_rtp else _as_written(forwarding.client)
 
 
 @lru_cache(maxsize=16_384)

@@ -87,8 +87,8 @@ class Slots:
         self.remotes[entry.remote.address.version].set(slot, forwarding.remote)
         self.aids[slot] = entry.aid
         self.headers[slot] = np.frombuffer(HEADER.pack(0, 0, 0, entry.aid), np.uint64)[0]
-        self.to_remote[slot] = known and entry.sends and forwarding.outside is not None
-        self.to_client[slot] = known and entry.receives and not entry.reports_source
+        self.to_remote[slot] = known and entry.sends and forwarding.outside is not None and not entry.sends_rtp
+        self.to_client[slot] = known and entry.receives and not (entry.reports_source or entry.receives_rtp)
         self.groups[slot], self.outsides[slot], self.ttls[slot] = forwarding.is_group, outside, entry.ttl
         self.insides[slot] = inside
         self.send_dscps[slot] = _KEEP if entry.send_dscp is None else entry.send_dscp
