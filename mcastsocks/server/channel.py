@@ -148,13 +148,15 @@ class ControlChannel:
     def _decide(self, inquiry: Inquiry, address: IPAddress) -> dict[Flags, Verdict]:
         """A verdict for each direction asked; unicast is one action whatever the direction."""
         name = inquiry.remote.host if isinstance(inquiry.remote.host, str) else None
-        verdicts: dict[Flags, Verdict] = {}
-        for direction, group_action in _GROUP_ACTION.items():
-            if direction in inquiry.directions:
-                action = group_action if inquiry.multicast else Action.UDP
-                query = Query(self._user, self._channel.peer, action, address, inquiry.remote.port, name)
-                verdicts[direction] = self._services.rules.decide(query)
-        return verdicts
+
+        def ask(action: Action) -> Verdict:
+            query = Query(self._user, self._channel.peer, action, address, inquiry.remote.port, name)
+            return self._services.rules.decide(query)
+
+        asked = [direction for direction in _GROUP_ACTION if direction in inquiry.directions]
+        if inquiry.multicast:
+            return {direction: ask(_GROUP_ACTION[direction]) for direction in asked}
+        return dict.fromkeys(asked, ask(Action.UDP))
 
     def _release(self, request: ControlRequest) -> None:
         outcome = requests.release(self._services.table, self._channel, request)
