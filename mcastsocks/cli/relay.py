@@ -18,7 +18,7 @@ from mcastsocks.server import descriptors, interfaces
 from mcastsocks.server.config import Config, load_config
 from mcastsocks.server.relay import Relay
 
-_COLLECT_AFTER = 20_000
+_COLLECT_AFTER = 5_000
 """Objects more than there were; with Python's 700 a tenth of a datagram's time goes into looking for cycles."""
 
 

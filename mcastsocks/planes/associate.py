@@ -14,6 +14,7 @@ from mcastsocks.tables.changes import Answers, Associate, Traffic
 _ROUTES = 1024
 _REMOTES = 4096
 _WAITING_DESTINATIONS = 64
+_WAITING_OCTETS = 256 * 1024
 _WAITING_DATAGRAMS = 16
 """For one destination, whose name is being resolved."""
 _ECN = 0x03
@@ -47,6 +48,7 @@ class Associated:
     outsides: dict[OutsideKey, OutsideSocket] = field(default_factory=dict)
     ways: OrderedDict[bytes, Way] = field(default_factory=OrderedDict)
     waiting: dict[bytes, deque[tuple[bytes, int]]] = field(default_factory=dict)
+    waiting_octets: int = 0
     upstreams: set[SockAddr] = field(default_factory=set)
     _remotes: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)
 
@@ -76,7 +78,8 @@ class Associated:
             if len(self.waiting) >= _WAITING_DESTINATIONS:
                 return False
             queue = self.waiting[destination] = deque()
-        if len(queue) >= _WAITING_DATAGRAMS:
+        if len(queue) >= _WAITING_DATAGRAMS or self.waiting_octets + len(data) > _WAITING_OCTETS:
             return False
         queue.append((data, tos))
+        self.waiting_octets += len(data)
         return True

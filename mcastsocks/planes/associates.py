@@ -187,7 +187,9 @@ class Associates:
             self._send(associated, way, data, tos)
             return
         is_new = named not in associated.waiting
-        if self._waiting_octets + len(data) > _WAITING_OCTETS or not associated.wait(named, bytes(data), tos):
+        is_name = isinstance(destination.host, str) or not is_new  # an address is answered at once
+        is_full = is_name and self._waiting_octets + len(data) > _WAITING_OCTETS
+        if is_full or not associated.wait(named, bytes(data), tos):
             self._drop(associated, DropReason.NOT_WAITING)
             return
         self._counters.waiting += 1
@@ -200,6 +202,7 @@ class Associates:
         for data, tos in associated.waiting.pop(destination, ()):
             self._counters.waiting -= 1
             self._waiting_octets -= len(data)
+            associated.waiting_octets -= len(data)
             if way is None:
                 self._drop(associated, DropReason.UNRESOLVED)
             else:

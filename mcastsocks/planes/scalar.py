@@ -89,8 +89,10 @@ class ScalarPaths(Switchboard):
             return 0
         course: DropReason | Course = Course.RELAY
         if rsv or frag or not forwarding.takes_datagrams or source != forwarding.client:
+            known = forwarding.client
             course = slow_path.judge(forwarding, rsv, frag, source, octets)
-            self._learnt(forwarding)
+            if forwarding.client is not known:
+                self._learnt(forwarding)
         octets -= HEADER_OCTETS
         if course is Course.RELAY:
             return self._to_remote(forwarding, octets, tos)

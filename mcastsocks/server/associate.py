@@ -195,6 +195,9 @@ class UdpAssociate:
             self._drop(destination, denied)
         except UpstreamFailed as failed:
             self._drop(destination, Denied(failed.code, "unreachable", str(failed)))
+        except Exception:  # a defect; what waits for the answer must not wait for ever
+            self._drop(destination, Denied(ReplyCode.GENERAL_FAILURE, "unreachable", "internal error"))
+            raise
         else:
             self._route(destination, allowed, through)
 

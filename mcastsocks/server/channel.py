@@ -68,11 +68,14 @@ class ControlChannel:
         self._closed = True
         for task in self._later:
             task.cancel()
-        for count, association in enumerate(self._services.table.of_channel(self._channel), 1):
+        table = self._services.table
+        for count, association in enumerate(table.of_channel(self._channel), 1):
+            if table.get(association.aid, self._channel) is not association:
+                continue  # it was lost with its upstream, while others had their turn
             if association.directions:
                 self.end(association, Flags.NONE, reason)
             else:  # an upstream has not granted it yet
-                self._services.table.close(association)
+                table.close(association)
             if count % _AT_ONCE == 0:
                 with suppress(asyncio.CancelledError):  # the relay stops: all the more has it to be told
                     await asyncio.sleep(0)

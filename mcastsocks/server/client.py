@@ -7,7 +7,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, NoReturn, TypeVar
 
-from mcastsocks.address import SockAddr, from_sockaddr
+from mcastsocks.address import SockAddr, from_sockaddr, site_of
 from mcastsocks.errors import McastsocksError
 from mcastsocks.protocol.server import Event, ServerConnection
 from mcastsocks.server.judge import Judge
@@ -52,7 +52,7 @@ class Client:
     @property
     def account(self) -> str:
         """What limits count by."""
-        return self.user or str(self.endpoint.host)
+        return self.user or str(site_of(self.endpoint.address))
 
     def judge(self) -> Judge:
         return Judge(self.services, self.user, self.endpoint.address, self.account)

@@ -319,10 +319,15 @@ def _upstreams(loaded: Loaded, path: Path | None) -> dict[str, RelayUrl]:
     for index, upstream in enumerate(loaded.config.upstream):
         url = upstream.relay
         if upstream.password_file is not None and path is not None:
+            place = ("upstream", index, "password_file")
             try:
                 password = read_secret(path.parent / upstream.password_file)
             except ConfigError as error:
-                raise loaded.error((("upstream", index, "password_file"), str(error))) from None
+                raise loaded.error((place, str(error))) from None
+            if url.user is None:
+                raise loaded.error((place, "a password and no user: expected relay = socks5://user@host"))
+            if len(password.encode()) > 255:
+                raise loaded.error((place, "the password in that file has more than 255 octets (RFC 1929)"))
             url = replace(url, password=password)
         urls[upstream.name] = url
     return urls

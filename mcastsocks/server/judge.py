@@ -66,9 +66,6 @@ class Judge:
         allowed = [each for each in judged if each[1].allowed]
         if not allowed:
             raise Denied(ReplyCode.NOT_ALLOWED, "not-allowed", judged[0][1].reason)
-        if action is Action.UDP and allowed[0][1].require:
-            why = f"rule {allowed[0][1].rule!r} looks into datagrams, which only the enhanced mode does"
-            raise Denied(ReplyCode.NOT_ALLOWED, "not-allowed", why)
         verdict = next((verdict for address, verdict in allowed if self._speaks(address, verdict)), None)
         if verdict is None:
             raise Denied(
@@ -76,10 +73,14 @@ class Judge:
                 "unreachable",
                 f"{allowed[0][1].via} has no IPv{allowed[0][0].version} address",
             )
+        if action is Action.UDP and verdict.require:
+            why = f"rule {verdict.rule!r} looks into datagrams, which only the enhanced mode does"
+            raise Denied(ReplyCode.NOT_ALLOWED, "not-allowed", why)
         return Allowed(
-            tuple(address for address, other in allowed if other.via == verdict.via and self._speaks(address, other)),
+            tuple(address for address, other in allowed if other == verdict and self._speaks(address, other)),
             verdict,
         )
 
     def _speaks(self, address: IPAddress, verdict: Verdict) -> bool:
-        return self._services.outsides[verdict.via].address(address.version) is not None
+        """What goes by an upstream is its affair."""
+        return bool(verdict.upstream) or self._services.outsides[verdict.via].address(address.version) is not None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TypeVar
 
-from mcastsocks.address import Endpoint, IPAddress, from_sockaddr
+from mcastsocks.address import Endpoint, IPAddress, from_sockaddr, unmapped_endpoint
 from mcastsocks.client.config import ClientConfig
 from mcastsocks.client.connection import Connection
 from mcastsocks.client.relay import Relay
@@ -67,12 +67,12 @@ class UpstreamAssociation:
 class Upstream:
     """One of them. `waiting` are the requests on control channels that it has to answer, by account."""
 
-    def __init__(self, url: RelayUrl, resolver: Resolver, limits: Limits) -> None:
-        self._url, self._resolver, self._limits = url, resolver, limits
+    def __init__(self, name: str, url: RelayUrl, resolver: Resolver, limits: Limits) -> None:
+        self._name, self._url, self._resolver, self._limits = name, url, resolver, limits
         self.waiting: Tally[str] = Tally()
 
     def __str__(self) -> str:
-        return str(self._url)
+        return self._name
 
     def has_room_for(self, account: str) -> bool:
         return self.waiting[account] < _MOST_WAITING
@@ -89,10 +89,11 @@ class Upstream:
     async def associate(self, outside: Interface) -> UpstreamAssociation:
         """UDP ASSOCIATE there; it learns our port from the first datagram. Raises UpstreamFailed."""
         sock, _, associated = await self._ask(outside, ClientConnection.request_associate, Associated)
-        relay = associated.relay
-        if relay.address.is_unspecified:  # a foreign relay's way of saying "where you reached me"
-            relay = Endpoint(from_sockaddr(sock.getpeername()).address, relay.port)
-        return UpstreamAssociation(sock, relay)
+        try:
+            return UpstreamAssociation(sock, _where_reached(sock, associated.relay))
+        except (OSError, WireError) as error:
+            sock.close()
+            raise self.failed(error) from None
 
     async def enter(self) -> Relay:
         """A control channel to it, found by the routing table. Raises UpstreamFailed."""
@@ -143,7 +144,7 @@ class Upstream:
 
     def failed(self, error: Exception) -> UpstreamFailed:
         """What it said to the request is told on; what is wrong with it is a general failure."""
-        why = f"upstream {self._url}: {error}"
+        why = f"upstream {self}: {str(error).replace(str(self._url), str(self))}"  # clients read it: no URL of ours
         match error:
             case RequestRefused() if error.code in _TOLD_ON:
                 return UpstreamFailed(ReplyCode(error.code), why)
@@ -152,8 +153,17 @@ class Upstream:
             case ResolveError():
                 return UpstreamFailed(ReplyCode.HOST_UNREACHABLE, why)
             case TimeoutError():
-                return UpstreamFailed(ReplyCode.GENERAL_FAILURE, f"upstream {self._url} did not answer in time")
+                return UpstreamFailed(ReplyCode.GENERAL_FAILURE, f"upstream {self} did not answer in time")
         return UpstreamFailed(ReplyCode.GENERAL_FAILURE, why)
+
+
+def _where_reached(sock: socket.socket, told: Endpoint) -> Endpoint:
+    """An upstream takes datagrams at the address that it was reached at, which 0.0.0.0 means too, and at no other: it
+    could name one that our rules protect. Raises OSError, WireError."""
+    peer, told = from_sockaddr(sock.getpeername()).address, unmapped_endpoint(told)
+    if isinstance(told.host, str) or not (told.host.is_unspecified or told.host == peer):
+        raise WireError(f"it takes datagrams at {told}, and was reached at {peer}")
+    return Endpoint(peer, told.port)
 
 
 async def _expect(sock: socket.socket, machine: ClientConnection, kind: type[_E]) -> _E:

@@ -15,6 +15,7 @@ class UpstreamAssociations:
 
     def __init__(self, services: Services, lost: Callable[[], None]) -> None:
         self._services, self._lost = services, lost
+        self._closed = False
         self._made: dict[tuple[str, str], asyncio.Task[UpstreamAssociation]] = {}
         self._watching: set[asyncio.Task[None]] = set()
 
@@ -28,6 +29,7 @@ class UpstreamAssociations:
         return (await asyncio.shield(self._made[key])).relay
 
     def close(self) -> None:
+        self._closed = True
         for made in self._made.values():
             made.cancel()
         for watching in self._watching:
@@ -37,6 +39,9 @@ class UpstreamAssociations:
         """One that failed is forgotten, so that the next datagrams try again."""
         if made.cancelled() or made.exception() is not None:
             self._made.pop(key, None)
+            return
+        if self._closed:
+            made.result().sock.close()
             return
         watching = asyncio.create_task(self._await_end(key, made.result()))
         self._watching.add(watching)

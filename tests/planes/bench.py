@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
-from mcastsocks.planes.batch import plane
+from mcastsocks.planes.batch import vector
 from mcastsocks.planes.batch.inlet import Inlet
 from mcastsocks.planes.batch.plane import BatchPlane
 from mcastsocks.planes.batch.receiver import Batch
@@ -31,7 +31,7 @@ class EagerBatchPlane(BatchPlane):
     """Goes by arrays however little there is, where the plane itself would go one by one."""
 
     def _drain(self, inlet: Inlet, few: Callable[[list[Single]], None], many: Callable[[Batch], None]) -> None:
-        with patch.object(plane, "FEW", 0):
+        with patch.object(vector, "FEW", 0):
             super()._drain(inlet, few, many)
 
 

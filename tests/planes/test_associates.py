@@ -6,7 +6,7 @@ import errno
 import socket
 import struct
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 import pytest
@@ -296,7 +296,10 @@ def test_only_so_many_destinations_are_waited_for(plane: str) -> None:
 
 
 @every_plane
-def test_only_so_many_octets_wait_in_all(plane: str) -> None:
+def test_only_so_many_octets_wait_for_one_and_in_all(plane: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a name; where an address is asked for, it is answered at once."""
+    monkeypatch.setattr(associates, "_WAITING_OCTETS", 1 << 20)
+
     async def test(doors: Doors) -> None:
         clients = [doors.bench.udp() for _ in range(12)]
         for channel, client in enumerate(clients):
@@ -304,8 +307,10 @@ def test_only_so_many_octets_wait_in_all(plane: str) -> None:
             for number in range(16):
                 doors.send(client, NAMED, bytes(60_000))
                 await doors.settled(partial(doors.has_received, channel * 16 + number + 1))
-        assert doors.counters.waiting == (8 << 20) // 60_000
+            assert doors.counters.waiting == min(4 * (channel + 1), (1 << 20) // 60_000)
         assert doors.counters.drops == {DropReason.NOT_WAITING: 12 * 16 - doors.counters.waiting}
+        doors.send(clients[-1], ("192.0.2.1", 9), bytes(60_000))
+        await doors.settled(lambda: doors.asked.destinations[-1][1] == Endpoint(ip_address("192.0.2.1"), 9))
         doors.remove(0)
         doors.send(clients[-1], ("other.example", 9), bytes(60_000))
         await doors.settled(lambda: len(doors.asked.destinations) and doors.asked.destinations[-1][1].port == 9)

@@ -137,12 +137,12 @@ def test_look_ups_are_bounded_for_each_user(answering: Callable[[Answers], None]
             for name in ("a", "b"):
                 group.create_task(resolver.resolve(name, "alice"))
             await until(lambda: resolver._under_way == 2)
-            with pytest.raises(ResolveError, match="2 names are being looked up for alice already"):
-                await resolver.resolve("c", "alice")
+            third = group.create_task(resolver.resolve("c", "alice"))
             group.create_task(resolver.resolve("c", "bob"))
             await until(lambda: resolver._under_way == 3)
+            assert not third.done(), "alice has as many as she may, bob has not"
             gate.set()
-        assert await resolver.resolve("c", "alice") == [ip_address("192.0.2.1")]
+        assert third.result() == [ip_address("192.0.2.1")]
         assert (resolver._under_way, len(resolver._held)) == (0, 0)
 
     run(crowd())
@@ -180,3 +180,22 @@ def test_look_up_for_which_there_is_no_thread_is_told_and_not_counted(monkeypatc
         assert await resolver.resolve("127.0.0.1", "alice") == [ip_address("127.0.0.1")]
 
     run(go())
+
+
+def test_many_names_of_one_user_wait_for_their_turn_and_too_many_are_refused(
+    answering: Callable[[Answers], None], gate: threading.Event
+) -> None:
+    answering(lambda name: ["192.0.2.1"] if gate.wait(10) else [])
+
+    async def crowd() -> None:
+        resolver = Resolver(8, 2, 10)
+        async with asyncio.TaskGroup() as group:
+            looking = [group.create_task(resolver.resolve(f"n{number}", "alice")) for number in range(258)]
+            await until(lambda: resolver._waiting["alice"] == 256)
+            with pytest.raises(ResolveError, match="256 names wait to be looked up for alice already"):
+                await resolver.resolve("one more", "alice")
+            gate.set()
+        assert all(each.result() == [ip_address("192.0.2.1")] for each in looking)
+        assert (resolver._under_way, len(resolver._held), len(resolver._waiting)) == (0, 0, 0)
+
+    run(crowd())

@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from mcastsocks.planes.batch import libc
 from mcastsocks.planes.batch.layouts import MMSGHDR, Ints
+from mcastsocks.planes.batch.offload import REFUSALS
 
 Outcomes = NDArray[np.int32]
 """Zero for what was sent, otherwise the errno."""
-
-REFUSALS = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO})
-"""How the kernel refuses segments: larger than the path takes, or nothing there that cuts them."""
 
 _OWN = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.EINVAL})
 """Errors that are never left over from an earlier datagram."""

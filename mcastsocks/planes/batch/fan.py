@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from mcastsocks.planes.batch.layouts import Ints, Words
-from mcastsocks.planes.batch.slots import Slots
+from mcastsocks.planes.batch.rows import Rows
+from mcastsocks.planes.batch.sockaddrs import version_of
 from mcastsocks.planes.forwarding import Forwarding
 
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """Receivers that are sent to from one inside socket by the vector paths."""
+    """Receivers that are sent to from one inside socket by the vector paths: their rows, and the headers of these."""
 
     sock: socket.socket
     version: int
-    slots: Ints
+    rows: Ints
     headers: Words
 
 
@@ -32,25 +33,26 @@ class Fan:
 
     @property
     def receivers(self) -> int:
-        return len(self.slow) + sum(len(share.slots) for share in self.shares)
+        return len(self.slow) + sum(len(share.rows) for share in self.shares)
 
-    def everybody(self, forwardings: Mapping[int, Forwarding], table: Slots) -> list[Forwarding]:
+    def everybody(self, forwardings: Mapping[int, Forwarding], table: Rows) -> list[Forwarding]:
         """All of them, for what has to be done one at a time."""
-        aids = [aid for share in self.shares for aid in table.aids[share.slots].tolist()]
+        aids = [aid for share in self.shares for aid in table.aids[share.rows].tolist()]
         return self.slow + [forwardings[aid] for aid in aids]
 
 
-def fan_of(receivers: Iterable[Forwarding], table: Slots) -> Fan:
+def fan_of(receivers: Iterable[Forwarding], table: Rows) -> Fan:
+    """Sort them: a share for each inside socket."""
     by_socket: dict[socket.socket, list[int]] = {}
     slow = []
     for forwarding in receivers:
-        slot = table.row_of(forwarding.entry.aid)
-        if slot is not None and table.to_client[slot]:
-            by_socket.setdefault(forwarding.inside, []).append(slot)
+        row = table.row_of(forwarding.entry.aid)
+        if row is not None and table.to_client[row]:
+            by_socket.setdefault(forwarding.inside, []).append(row)
         else:
             slow.append(forwarding)
     shares = []
-    for sock, slots in by_socket.items():
-        rows = np.array(slots, np.int64)
-        shares.append(Share(sock, 4 if sock.family == socket.AF_INET else 6, rows, table.headers[rows]))
+    for sock, listed in by_socket.items():
+        rows = np.array(listed, np.int64)
+        shares.append(Share(sock, version_of(sock), rows, table.headers[rows]))
     return Fan(shares, slow)

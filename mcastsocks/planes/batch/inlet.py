@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from mcastsocks.planes.batch.offload import receive_coalesced
+from mcastsocks.planes.batch.sockaddrs import version_of
 
 FEW = 12
 """Fewer at once cost less one by one: a batch costs some 40 us before its first datagram."""
@@ -16,11 +17,11 @@ _BUDGET = 1024
 class Inlet:
     """`most` is how many buffers to take in the next turn."""
 
-    __slots__ = ("fd", "most", "sock", "version")
+    __slots__ = ("fd", "most", "version")
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock, self.fd, self.most = sock, sock.fileno(), 1
-        self.version = 4 if sock.family == socket.AF_INET else 6
+        self.fd, self.most = sock.fileno(), 1
+        self.version = version_of(sock)
         receive_coalesced(sock)
 
     def note(self, taken: int, given: int) -> None:

@@ -62,3 +62,16 @@ def octets_at(address: int, octets: int) -> memoryview:
 def addresses_of(memory: NDArray[Any]) -> Ints:
     """Where each element or row is."""
     return address_of(memory) + np.arange(len(memory), dtype=np.int64) * memory.strides[0]
+
+
+def some(values: Ints | None, which: NDArray[np.bool_]) -> Ints | None:
+    """Some elements of what may be missing."""
+    return None if values is None else values[which]
+
+
+def same_words(these: Words, those: Words) -> NDArray[np.bool_]:
+    """Rows that are equal in every word."""
+    same: NDArray[np.bool_] = these[:, 0] == those[..., 0]
+    for word in range(1, these.shape[1]):
+        same &= these[:, word] == those[..., word]
+    return same

@@ -1,4 +1,4 @@
-"""The two system calls that Python's socket module lacks."""
+"""The system calls that Python's socket module lacks, or hides behind objects."""
 
 from __future__ import annotations
 

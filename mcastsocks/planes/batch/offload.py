@@ -12,7 +12,9 @@ UDP_GRO = 104
 
 _MOST_SEGMENTS = 128  # UDP_MAX_SEGMENTS (include/linux/udp.h) since Linux 6.9, 64 before
 _LEAST_SEGMENTS = 64
-_REFUSALS = (errno.EINVAL, errno.EMSGSIZE, errno.EIO)
+
+REFUSALS = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO})
+"""How the kernel refuses segments: larger than the path takes, or nothing there that cuts them."""
 
 
 def receive_coalesced(sock: socket.socket) -> bool:
@@ -42,7 +44,7 @@ def _segments() -> int:
         try:
             sock.sendto(bytes(_MOST_SEGMENTS), sock.getsockname())
         except OSError as error:
-            if error.errno not in _REFUSALS:
+            if error.errno not in REFUSALS:
                 raise
             return _LEAST_SEGMENTS
         return _MOST_SEGMENTS

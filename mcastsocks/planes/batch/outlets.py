@@ -16,6 +16,8 @@ from mcastsocks.planes.loop import unwatch, watch
 from mcastsocks.planes.outsides import OutsideSocket
 
 _AT_ONCE = 64
+"""No more than planes.batch.vector.BUFFERS: each socket takes one buffer at least."""
+
 _NOT_FAMILY = np.array(0xFFFF_FFFF_FFFF_0000, np.uint64)
 """Of an IPv4 address' first word: the family's bits have room for a socket's number."""
 
@@ -72,26 +74,26 @@ class Outlets:
         unwatch(self._loop, self._epoll.fileno())
         self._epoll.close()
 
-    def expect(self, number: int, remote: SockAddr, slot: int | None) -> None:
+    def expect(self, number: int, remote: SockAddr, row: int | None) -> None:
         """Whose a datagram from exactly there is; None: nobody's."""
         words = words_of(remote)
         key: int | tuple[int, bytes] = (number, words.tobytes())
         if len(remote) == 2:
             key = int(words[0] & _NOT_FAMILY) | number
-        if slot is None:
+        if row is None:
             self._expected.pop(key, None)
         else:
-            self._expected[key] = slot
+            self._expected[key] = row
 
     def lookup(self, version: int, numbers: Ints, sources: Words) -> Ints:
-        """The slot for each datagram that came in at a socket from a source; NOBODY where only its host may fit."""
+        """The row for each datagram that came in at a socket from a source; NOBODY where only its host may fit."""
         get = self._expected.get
         if version == 4:
             keys = ((sources[:, 0] & _NOT_FAMILY) | numbers.astype(np.uint64)).tolist()
             return np.array([get(key, NOBODY) for key in keys], np.int64)
         octets, width = sources.tobytes(), sources.shape[1] * 8
-        rows = (octets[start : start + width] for start in range(0, len(octets), width))
-        return np.array([get(key, NOBODY) for key in zip(numbers.tolist(), rows, strict=True)], np.int64)
+        each = (octets[start : start + width] for start in range(0, len(octets), width))
+        return np.array([get(key, NOBODY) for key in zip(numbers.tolist(), each, strict=True)], np.int64)
 
     def _wake(self) -> None:
         ready = self._epoll.poll(0, _AT_ONCE)

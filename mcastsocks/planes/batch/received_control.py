@@ -14,15 +14,12 @@ from mcastsocks.planes.batch.offload import UDP_GRO
 
 _KIND_AND_VALUE = struct.Struct("@8xqI")
 
-SO_RXQ_OVFL = 40  # include/uapi/asm-generic/socket.h
-
 
 class Tell(IntFlag):
     """What a receiver has room for; a socket must be asked for it, too."""
 
     SEGMENTS = auto()  # UDP_GRO
     TRAFFIC_CLASS = auto()  # IP_RECVTOS, IPV6_RECVTCLASS
-    OVERFLOW = auto()  # SO_RXQ_OVFL
 
 
 def _kind(level: int, kind: int) -> int:
@@ -31,7 +28,6 @@ def _kind(level: int, kind: int) -> int:
 
 
 _SEGMENT = _kind(socket.IPPROTO_UDP, UDP_GRO)
-_OVERFLOW = _kind(socket.SOL_SOCKET, SO_RXQ_OVFL)
 _TRAFFIC_CLASS = {
     4: _kind(socket.IPPROTO_IP, socket.IP_TOS),
     6: _kind(socket.IPPROTO_IPV6, socket.IPV6_TCLASS),
@@ -70,10 +66,6 @@ class ReceivedControl:
     def traffic_classes(self, count: int) -> Ints:
         """TOS or traffic class, DSCP and ECN; zero where the kernel told nothing. IPv4 writes a single octet."""
         return self._find(self._traffic_class, count) & 0xFF
-
-    def overflow(self, count: int) -> int:
-        """How many datagrams the socket dropped since it was opened, by its newest account; modulo 2**32."""
-        return int(self._find(_OVERFLOW, count).max(initial=0))
 
     def clear(self, count: int) -> None:
         """So that nothing of this batch is taken for the next one's."""

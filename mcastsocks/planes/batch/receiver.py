@@ -31,7 +31,7 @@ class Batch:
     An element for each datagram: `addresses` where it begins, `octets` how long it is, `buffers` which buffer it came
     in (they are filled in the order of the calls), `sources` rows as in planes.batch.sockaddrs, `headers` its first
     eight octets as they stand in memory, without meaning where there are fewer. `traffic_classes` is there when asked
-    for, `truncated` when something was. `overflow`: see ReceivedControl. `memory` is what the addresses lie in.
+    for, `truncated` when something was. `memory` is what the addresses lie in.
     """
 
     addresses: Ints
@@ -42,7 +42,6 @@ class Batch:
     memory: NDArray[np.uint8]
     traffic_classes: Ints | None = None
     truncated: NDArray[np.bool_] | None = None
-    overflow: int = 0
 
     def __len__(self) -> int:
         return len(self.octets)
@@ -59,7 +58,6 @@ class Batch:
             self.memory,
             None if classes is None else classes[which],
             None if truncated is None else truncated[which],
-            self.overflow,
         )
 
     def datagram(self, index: int) -> memoryview:
@@ -158,8 +156,6 @@ class Receiver:
         count, tell, control = len(batch), self._tell, self._control
         if tell & Tell.TRAFFIC_CLASS:
             batch.traffic_classes = control.traffic_classes(count)
-        if tell & Tell.OVERFLOW:
-            batch.overflow = control.overflow(count)
         if tell & Tell.SEGMENTS:
             segments = control.segments(count)
             if np.count_nonzero(segments):

@@ -14,6 +14,9 @@ from mcastsocks.planes.batch.received_control import ReceivedControl
 _CONTROL_OCTETS, _OCTETS = struct.Struct("@40xQ"), struct.Struct("@56xI")
 """Of an mmsghdr: where msg_controllen and msg_len stand."""
 
+_CONTROL_OCTETS_AT = 40
+"""The first for writing, because pack_into writes zeros over what it passes."""
+
 
 class Single(NamedTuple):
     """One datagram, valid until the next is received; `name` its source as the kernel writes it."""
@@ -47,5 +50,6 @@ class Singles:
             name = bytes(self._names[index * self._width : (index + 1) * self._width])
             singles.append(Single(self._buffers[index][:octets], name, tos))
         for index in range(count):
-            struct.pack_into("@Q", self._messages, index * MMSGHDR.itemsize + 40, self._control.octets)
+            struct.pack_into("@Q", self._messages, index * MMSGHDR.itemsize + _CONTROL_OCTETS_AT, self._control.octets)
+        self._control.clear(count)
         return singles

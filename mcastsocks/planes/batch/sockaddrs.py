@@ -26,6 +26,11 @@ _PORT = struct.Struct("!H")
 _ANY_SIZE = 0xFFFF
 
 
+def version_of(sock: socket.socket) -> int:
+    """IP version, 4 or 6."""
+    return 4 if sock.family == socket.AF_INET else 6
+
+
 def words_of(sockaddr: SockAddr) -> Words:
     """The row of an address as the socket module has it, without a name. Raises OSError for what is no address."""
     host, port = sockaddr[0], _PORT.pack(sockaddr[1])
