@@ -16,7 +16,8 @@ from mcastsocks.errors import ConfigError
 from mcastsocks.planes.switchboard import Switchboard
 from mcastsocks.server import interfaces, resolver
 from mcastsocks.server.channel import ControlChannel
-from mcastsocks.wire.control import ControlRequest
+from mcastsocks.tables.associations import Association
+from mcastsocks.wire.control import ControlRequest, Flags
 from tests.server.loopback import (
     BIND,
     BOTH,
@@ -323,5 +324,32 @@ def test_one_local_endpoint_may_have_many_associations_on_one_channel_only() -> 
             await until(lambda: len(relay.relay._services.connections) == 0)
             async with await relay.connect() as raw:
                 assert (await raw.bind(BOTH | UNICAST, REMOTE)).code == 0
+
+    run(dialogue())
+
+
+def test_association_that_ends_while_its_channel_closes_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does whose upstream is lost while the others have their turn."""
+    end = ControlChannel.end
+    ended: list[int] = []
+
+    def end_and_lose_the_last(self: ControlChannel, association: Association, kept: Flags, reason: str) -> None:
+        end(self, association, kept, reason)
+        ended.append(association.aid)
+        if len(ended) == 1:
+            *_, last = self._services.table.of_channel(self._channel)
+            end(self, last, Flags.NONE, "its upstream was lost")
+
+    async def dialogue() -> None:
+        async with running() as relay:
+            raw = await relay.connect()
+            await opened(raw, 5)
+            monkeypatch.setattr(ControlChannel, "end", end_and_lose_the_last)
+            raw.hang_up()
+            await relay.record("session-end", reason="closed by client")
+            assert len(relay.relay._services.table) == 0
+            assert len(relay.records("association-end")) == 5
+            assert relay.records("defect") == []
+        await raw.__aexit__()
 
     run(dialogue())
