@@ -76,9 +76,11 @@ class Session:
         deadline = self._client.machine.deadline
         assert deadline is not None
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()) as patience:
                 request = await self._negotiate()
         except TimeoutError:
+            if not patience.expired():  # the kernel's: the client is dead
+                raise
             self._client.refuse("handshake timeout")
         if request.command not in _SERVICES:
             self._client.fail(request, ReplyCode.COMMAND_NOT_SUPPORTED, "no such command")
