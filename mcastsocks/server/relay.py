@@ -92,7 +92,10 @@ class Relay:
             plane=self._plane(outsides, options),
             passwords=PasswordCheck(loaded.users, limits),
             resolver=resolver,
-            upstreams={name: Upstream(name, url, resolver, limits) for name, url in loaded.upstreams.items()},
+            upstreams={
+                name: Upstream(name, url, resolver, limits, directed=len(outsides) > 1)
+                for name, url in loaded.upstreams.items()
+            },
             records=records or Records(config.log.format),
             connections=Connections(limits, self.descriptors.connections),
         )

@@ -67,7 +67,9 @@ class UpstreamAssociation:
 class Upstream:
     """One of them. `waiting` are the requests on control channels that it has to answer, by account."""
 
-    def __init__(self, name: str, url: RelayUrl, resolver: Resolver, limits: Limits) -> None:
+    def __init__(self, name: str, url: RelayUrl, resolver: Resolver, limits: Limits, *, directed: bool = False) -> None:
+        """`directed`: there are several outsides, and it is reached by its rule's whatever the routing table prefers."""
+        self._directed = directed
         self._name, self._url, self._resolver, self._limits = name, url, resolver, limits
         self.waiting: Tally[str] = Tally()
 
@@ -132,7 +134,13 @@ class Upstream:
         addresses = await self._addresses()
         local = {4: outside.ipv4, 6: outside.ipv6}
         limits = self._limits
-        sock = await dial(addresses, self._url.port, timeout_s=limits.connect_timeout_s, local=local)
+        sock = await dial(
+            addresses,
+            self._url.port,
+            timeout_s=limits.connect_timeout_s,
+            local=local,
+            interface=outside.index if self._directed else None,
+        )
         detect_dead_peer(sock, limits.dead_client_s)
         return sock
 
