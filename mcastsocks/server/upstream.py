@@ -68,7 +68,7 @@ class Upstream:
     """One of them. `waiting` are the requests on control channels that it has to answer, by account."""
 
     def __init__(self, name: str, url: RelayUrl, resolver: Resolver, limits: Limits, *, directed: bool = False) -> None:
-        """`directed`: there are several outsides, and it is reached by its rule's whatever the routing table prefers."""
+        """`directed`: there are several outsides, and it is reached by its rule's, not as the routing table prefers."""
         self._directed = directed
         self._name, self._url, self._resolver, self._limits = name, url, resolver, limits
         self.waiting: Tally[str] = Tally()
