@@ -262,6 +262,9 @@ class Lab:
         try:
             yield host
         finally:
+            with self.relay.entered(), IPRoute() as route:  # at once: what a namespace takes with it goes when it likes
+                for index in route.link_lookup(ifname="out2"):
+                    route.link("del", index=index)
             _remove(host.name)
 
     def plug_annex(self, host: Host) -> None:
