@@ -17,7 +17,6 @@ _WAITING_DESTINATIONS = 64
 _WAITING_OCTETS = 256 * 1024
 _WAITING_DATAGRAMS = 16
 """For one destination, whose name is being resolved."""
-_ECN = 0x03
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,6 @@ class Way:
     refused: DropReason
     prefix: bytes = b""
     until: float = 0.0
-
-    def tos(self, tos: int) -> int:
-        return tos if self.dscp is None else self.dscp << 2 | tos & _ECN
 
 
 @dataclass(slots=True)

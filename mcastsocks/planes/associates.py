@@ -80,7 +80,7 @@ class Associates:
     def route(self, route: Route) -> Done:
         """Send what waits for it. Raises OSError when there is no outside socket for it, KeyError when it is over."""
         associated = self._associated[route.channel]
-        destination = encode_header(route.destination)[3:]
+        destination = _named(route.destination)
         until, outside = self._loop.time() + _REFUSAL_AGE_S, None
         way = Way(None, (), None, DropReason(route.refused or DropReason.UNREACHABLE), until=until)
         try:
@@ -179,7 +179,7 @@ class Associates:
         self._counters.pieces += bool(frag)
         if whole is not None:
             self._counters.reassembled += bool(frag)
-            self._relay(associated, destination, encode_header(destination)[3:], memoryview(whole), tos)
+            self._relay(associated, destination, _named(destination), memoryview(whole), tos)
 
     def _relay(self, associated: Associated, destination: Endpoint, named: bytes, data: memoryview, tos: int) -> None:
         way = associated.ways.get(named)
@@ -214,7 +214,7 @@ class Associates:
             return
         try:
             datagram = way.prefix + bytes(data) if way.prefix else data
-            sockets.send(way.outside, datagram, way.target, tos=way.tos(tos))
+            sockets.send(way.outside, datagram, way.target, tos=sockets.marked(tos, way.dscp))
         except OSError as error:
             self._drop(associated, reason_of(error))
             return
@@ -256,12 +256,7 @@ class Associates:
         inside = associate.inside
         if inside not in self._doors:
             zone = associate.client[3] if inside.address.is_link_local and len(associate.client) == 4 else 0
-            self._quota.take()
-            try:
-                sock = sockets.open_inside(inside, zone)
-            except OSError:
-                self._quota.give_back()
-                raise
+            sock = self._quota.open(partial(sockets.open_inside, inside, zone))
             door = self._doors[inside] = Door(sock)
             watch(self._loop, sock.fileno(), partial(self._drain_door, door))
             self._overruns.opened(sock)
@@ -270,15 +265,14 @@ class Associates:
     def _close_door(self, door: Door) -> None:
         unwatch(self._loop, door.sock.fileno())
         self._overruns.closing(door.sock)
-        door.sock.close()
-        self._quota.give_back()
+        self._quota.close(door.sock)
 
-    def _outside(self, associated: Associated, via: str, version: int) -> OutsideSocket:
+    def _outside(self, associated: Associated, via: str, version: int, port: int = 0) -> OutsideSocket:
         """Raises OSError."""
         associate = associated.associate
         key = OutsideKey(via, associate.channel, associate.client, version)
         if key not in associated.outsides:
-            outside = associated.outsides[key] = self._outsides.use(key)
+            outside = associated.outsides[key] = self._outsides.use(key, port)
             outside.associated = associated
         return associated.outsides[key]
 
@@ -288,13 +282,11 @@ class Associates:
         for version in (4, 6):
             if self._outsides.interface(associate.via).address(version) is None:
                 continue
-            key = OutsideKey(associate.via, associate.channel, associate.client, version)
             try:
-                outside = associated.outsides[key] = self._outsides.use(key, associate.outside_port)
+                outside = self._outside(associated, associate.via, version, associate.outside_port)
             except OSError:
                 self._release_outsides(associated)
                 return None
-            outside.associated = associated
             endpoint = endpoint or outside.endpoint
         return endpoint
 
@@ -321,6 +313,11 @@ def _flaw(datagram: memoryview, error: WireError) -> DropReason:
     if bytes(datagram[:2]) != bytes(2):
         return DropReason.RESERVED_BITS
     return DropReason.BAD_FRAGMENT if datagram[2] == 0x80 else DropReason.BAD_ADDRESS
+
+
+def _named(destination: Endpoint) -> bytes:
+    """As a client names it: its header without RSV and FRAG."""
+    return encode_header(destination)[3:]
 
 
 @lru_cache(maxsize=4096)

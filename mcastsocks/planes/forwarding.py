@@ -10,7 +10,6 @@ from mcastsocks.planes.interface import Through, no_upstream
 from mcastsocks.tables.changes import Entry, Traffic
 from mcastsocks.wire.datagram import HEADER, RSV_SOURCE
 
-_ECN = 0x03
 _NO_HOSTS: frozenset[str] = frozenset()
 """One for all: Python makes 200 octets for each."""
 
@@ -71,16 +70,6 @@ class Forwarding:
         """Another association of the same connection with the same endpoint (mcast §5.1: no copy to oneself)."""
         mine, its = self.entry, other.entry
         return (mine.channel, mine.client, self.client) == (its.channel, its.client, other.client)
-
-    def tos_outside(self, tos: int) -> int:
-        """The octet with DSCP and ECN of a datagram on its way out; ECN is always carried across."""
-        dscp = self.entry.send_dscp
-        return tos if dscp is None else dscp << 2 | tos & _ECN
-
-    def tos_inside(self, tos: int) -> int:
-        """The same towards the client."""
-        dscp = self.entry.receive_dscp
-        return tos if dscp is None else dscp << 2 | tos & _ECN
 
     def next_dgid(self) -> int:
         """1 to 65535 and round again: far more than can be under way at once."""

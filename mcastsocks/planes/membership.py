@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mcastsocks.address import Endpoint, IPAddress
@@ -40,10 +41,6 @@ class Membership:
         self.closing: Callable[[socket.socket], None] = _nobody
         self._shares: list[_Share] = []
 
-    @property
-    def sockets(self) -> int:
-        return len(self._shares)
-
     def is_held(self, by_the_kernel: Container[IPAddress]) -> bool:
         """Whether the kernel, which says what it holds on the interface, has all that is wanted."""
         return bool(self._shares) and self._group.address in by_the_kernel
@@ -71,12 +68,9 @@ class Membership:
     def _become(self, parts: list[SourceFilter]) -> None:
         """New sockets first and surplus ones last: what stays wanted has a socket all the time."""
         for part in parts[len(self._shares) :]:
-            sock = self._open()
-            try:
-                self._join(sock, part)
-            except OSError:
-                self._close(sock)
-                raise
+            sock = self._quota.open(
+                partial(sockets.open_group, self._group, self._interface), partial(self._join, part=part)
+            )
             self._shares.append(_Share(sock, part))
             self.opened(sock)
         for share, part in zip(self._shares, parts, strict=False):
@@ -86,19 +80,7 @@ class Membership:
         while len(self._shares) > len(parts):
             surplus = self._shares.pop()
             self.closing(surplus.sock)
-            self._close(surplus.sock)
-
-    def _open(self) -> socket.socket:
-        self._quota.take()
-        try:
-            return sockets.open_group(self._group, self._interface)
-        except OSError:
-            self._quota.give_back()
-            raise
-
-    def _close(self, sock: socket.socket) -> None:
-        sock.close()
-        self._quota.give_back()
+            self._quota.close(surplus.sock)
 
     def _parts(self, wanted: SourceFilter) -> list[SourceFilter]:
         """A filter for each socket. Sources keep their socket where they can; too long an exclusion is cut short."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from mcastsocks.address import Endpoint, SockAddr
@@ -94,22 +95,19 @@ class OutsideSockets:
 
     def _add(self, key: OutsideKey, port: int) -> OutsideSocket:
         interface = self._interfaces[key.via]
-        self._quota.take()
-        try:
-            sock = sockets.open_outside(interface, key.version, port)
-        except OSError:
-            self._quota.give_back()
-            raise
-        self._direct(sock, key.version, interface)
-        sockets.ask_for_errors(sock, key.version)
+
+        def direct(sock: socket.socket) -> None:
+            self._direct(sock, key.version, interface)
+            sockets.ask_for_errors(sock, key.version)
+
+        sock = self._quota.open(partial(sockets.open_outside, interface, key.version, port), direct)
         outside = self._open[key] = OutsideSocket(sock, sock.getsockname(), sockets.own_endpoint(sock))
         self._opened(outside)
         return outside
 
     def _close(self, outside: OutsideSocket) -> None:
         self._closing(outside)
-        outside.sock.close()
-        self._quota.give_back()
+        self._quota.close(outside.sock)
 
     def _direct(self, sock: socket.socket, version: int, interface: Interface) -> None:
         sockets.set_multicast_interface(sock, version, interface)

@@ -177,16 +177,16 @@ class ScalarPaths(Switchboard):
 
     def _to_remote(self, forwarding: Forwarding, octets: int, tos: int) -> int:
         """Send the data in the buffer, and the copies of it that a group's other receivers get; how many those are."""
-        outside, data = forwarding.outside, self._view[DATA : DATA + octets]
-        if forwarding.entry.sends_rtp and not is_rtp(data):
+        entry, outside, data = forwarding.entry, forwarding.outside, self._view[DATA : DATA + octets]
+        if entry.sends_rtp and not is_rtp(data):
             self._drop(forwarding, DropReason.NOT_RTP)
             return 0
-        if forwarding.entry.upstream:
+        if entry.upstream:
             self._to_upstream(forwarding, bytes(data))
             return 0
         assert outside is not None, "an entry that sends has an outside socket"
         try:
-            sockets.send(outside, data, forwarding.remote, forwarding.entry.ttl, forwarding.tos_outside(tos))
+            sockets.send(outside, data, forwarding.remote, entry.ttl, sockets.marked(tos, entry.send_dscp))
         except OSError as error:
             self._drop(forwarding, reason_of(error))
         else:
@@ -208,7 +208,7 @@ class ScalarPaths(Switchboard):
         group = self._groups.get((sender.entry.via, sender.entry.remote))
         if group is None:
             return 0
-        before, source, tos = self._counters.copied, sender.seen_as, sender.tos_outside(tos)
+        before, source, tos = self._counters.copied, sender.seen_as, sockets.marked(tos, sender.entry.send_dscp)
         for receiver in group.receivers:
             if not receiver.is_same_client(sender) and receiver.admits(source[0]):
                 self._counters.copied += 1
@@ -227,7 +227,7 @@ class ScalarPaths(Switchboard):
         voice = self._inside_voices[listener.entry.remote.address.version]
         try:
             data, to = self._view[DATA : DATA + octets], to_sockaddr(listener.entry.remote)
-            sockets.send(voice, data, to, tos=listener.tos_inside(tos))
+            sockets.send(voice, data, to, tos=sockets.marked(tos, listener.entry.receive_dscp))
         except OSError as error:
             self._counters.drops[reason_of(error)] += 1
             return
@@ -254,7 +254,7 @@ class ScalarPaths(Switchboard):
             return
         start -= HEADER_OCTETS
         self._view[start : start + HEADER_OCTETS] = forwarding.header
-        datagram, tos = self._view[start : DATA + octets], forwarding.tos_inside(tos)
+        datagram, tos = self._view[start : DATA + octets], sockets.marked(tos, forwarding.entry.receive_dscp)
         try:
             if len(datagram) <= self._room(forwarding):
                 sockets.send(forwarding.inside, datagram, forwarding.client, tos=tos)

@@ -19,6 +19,9 @@ _ANCILLARY_OF = {
     6: (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, socket.IPV6_TCLASS),
 }
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+ECN = 0x03
+"""Of the octet with DSCP and ECN (RFC 3168)."""
+
 _FULL = (errno.EAGAIN, errno.ENOBUFS)
 
 
@@ -198,6 +201,11 @@ def _send(sock: socket.socket, data: bytes | memoryview, to: SockAddr, ttl: int,
 
 
 @lru_cache(maxsize=4096)
+def marked(tos: int, dscp: int | None) -> int:
+    """The octet with DSCP and ECN: the DSCP that a rule sets, if any; ECN is always carried across."""
+    return tos if dscp is None else dscp << 2 | tos & ECN
+
+
 def _ancillary(version: int, ttl: int, tos: int) -> list[tuple[int, int, bytes]]:
     level, hops, marks = _ANCILLARY_OF[version]
     return [(level, kind, linux.INT.pack(value)) for kind, value in ((hops, ttl), (marks, tos)) if value]

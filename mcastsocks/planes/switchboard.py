@@ -75,7 +75,7 @@ class Switchboard(ABC):
 
     def open_inside(self, endpoint: Endpoint, zone: int = 0) -> None:
         if endpoint not in self._inside:
-            sock = self._take(partial(sockets.open_inside, endpoint, zone))
+            sock = self._quota.open(partial(sockets.open_inside, endpoint, zone))
             self._inside[endpoint] = sock
             self._inside_sockaddrs.add(sock.getsockname())
             self._watch(partial(self._drain_inside, sock), sock)
@@ -123,8 +123,7 @@ class Switchboard(ABC):
         for sock in self._inside.values():
             self._unwatch(sock)
         for sock in (*self._inside.values(), *self._inside_voices.values()):
-            sock.close()
-            self._quota.give_back()
+            self._quota.close(sock)
         for table in (self._inside, self._groups, self._inside_groups, self._inside_voices):
             table.clear()
         self._forwardings.clear()
@@ -279,10 +278,14 @@ class Switchboard(ABC):
         """The socket that groups are multicast inside from."""
         if version not in self._inside_voices:
             interface = self._mm_interface()
-            voice = self._take(partial(sockets.open_outside, interface, version))
-            sockets.set_multicast_interface(voice, version, interface)
-            sockets.set_multicast_ttl(voice, version, self._options.inside_ttl)
-            self._inside_voices[version] = voice
+
+            def direct(voice: socket.socket) -> None:
+                sockets.set_multicast_interface(voice, version, interface)
+                sockets.set_multicast_ttl(voice, version, self._options.inside_ttl)
+
+            voice = self._inside_voices[version] = self._quota.open(
+                partial(sockets.open_outside, interface, version), direct
+            )
             self._own.add(voice.getsockname())
 
     def _new_group(self, entry: Entry) -> Group:
@@ -340,15 +343,6 @@ class Switchboard(ABC):
     def _outside_closing(self, outside: OutsideSocket) -> None:
         self._own.discard(outside.sockaddr)
         self._unwatch(outside.sock)
-
-    def _take(self, opens: Callable[[], socket.socket]) -> socket.socket:
-        """A socket within the quota. Raises OSError."""
-        self._quota.take()
-        try:
-            return opens()
-        except OSError:
-            self._quota.give_back()
-            raise
 
     def _watch(self, drain: Callable[[], None], sock: socket.socket) -> None:
         watch(self._loop, sock.fileno(), drain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from mcastsocks.address import Endpoint, IPAddress
 from mcastsocks.rules.decide import Query, Verdict
 from mcastsocks.rules.model import Action
+from mcastsocks.server.records import command_name
 from mcastsocks.server.resolver import ResolveError
 from mcastsocks.server.services import Services
 from mcastsocks.server.upstream_requests import UpstreamRequests
@@ -122,7 +123,8 @@ class ControlChannel:
         """Ask the rules about each address; of those that they allow in every direction, one that can be spoken to."""
         judged = [(address, self._decide(inquiry, address)) for address in addresses]
         allowed = [each for each in judged if all(verdict.allowed for verdict in each[1].values())]
-        spoken = (each for each in allowed if self._is_spoken(*each))
+        speaks = self._services.speaks
+        spoken = (each for each in allowed if all(speaks(each[0], verdict) for verdict in each[1].values()))
         address, verdicts = next(spoken, (allowed or judged)[0])
         remote = inquiry.remote
         target = remote if remote.host is address else Endpoint(address, remote.port)
@@ -139,14 +141,6 @@ class ControlChannel:
             self.opened += 1
         self._record("association-start" if outcome.opened else "association-change", outcome.association)
         return True
-
-    def _is_spoken(self, address: IPAddress, verdicts: Mapping[Flags, Verdict]) -> bool:
-        """What an upstream speaks, it has to know itself."""
-        outsides = self._services.outsides
-        return all(
-            verdict.upstream or outsides[verdict.via].address(address.version) is not None
-            for verdict in verdicts.values()
-        )
 
     def _decide(self, inquiry: Inquiry, address: IPAddress) -> dict[Flags, Verdict]:
         """A verdict for each direction asked; unicast is one action whatever the direction."""
@@ -199,7 +193,7 @@ class ControlChannel:
             session=self._channel.number,
             user=self._user,
             client=str(self._channel.peer),
-            command=_command_name(request.command),
+            command=command_name(UdpCommand, request.command),
             remote=str(request.remote) if request.remote else None,
             aid=f"{request.aid:08x}" if request.aid else None,
             reply=meaning(refusal.reply.code),
@@ -239,10 +233,3 @@ class ControlChannel:
 def _what(association: Association) -> str:
     directions = [word for word, holds in (("receive", association.receives), ("send", association.sends)) if holds]
     return "+".join(directions) + ("-group" if association.is_group else "-unicast")
-
-
-def _command_name(command: int) -> str:
-    try:
-        return UdpCommand(command).name.lower().replace("_", "-")
-    except ValueError:
-        return f"X'{command:02x}'"

@@ -11,14 +11,13 @@ from mcastsocks.address import SockAddr, from_sockaddr, site_of
 from mcastsocks.errors import McastsocksError
 from mcastsocks.protocol.server import Event, ServerConnection
 from mcastsocks.server.judge import Judge
-from mcastsocks.server.records import Value
+from mcastsocks.server.records import Value, command_name
 from mcastsocks.server.services import Services
 from mcastsocks.wire.replies import ReplyCode
 from mcastsocks.wire.socks5 import Command, Request
 
 _READ_OCTETS = 2048
 """Some 75 control requests: as many as are answered before others, and datagrams, get their turn."""
-
 
 _AHEAD_OCTETS = 64 * 1024
 """Taken from a client that sends before there is anybody to send to."""
@@ -103,16 +102,9 @@ class Client:
     def fail(self, request: Request, code: ReplyCode, why: str) -> NoReturn:
         """Answer a request with a failure. Raises SessionEnded."""
         self.machine.fail_request(request, code)
-        self.refuse(why, command=command_name(request.command), remote=str(request.destination))
+        self.refuse(why, command=command_name(Command, request.command), remote=str(request.destination))
 
     def refuse(self, why: str, command: str = "session", remote: str | None = None) -> NoReturn:
         """Raises SessionEnded; the machine has its answer already."""
         self.record("refused", command=command, remote=remote, why=why)
         raise SessionEnded(why)
-
-
-def command_name(command: int) -> str:
-    try:
-        return Command(command).name.lower().replace("_", "-")
-    except ValueError:
-        return f"X'{command:02x}'"

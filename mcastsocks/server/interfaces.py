@@ -78,7 +78,7 @@ def find_interface(wanted: str) -> Interface:
     return Interface(name, socket.if_nametoindex(name), ipv4, ipv6)
 
 
-def configured_outside(loaded: Loaded, index: int = 0) -> Interface:
+def configured_outside(loaded: Loaded, index: int) -> Interface:
     """The same for a configuration, with the place in it."""
     return _at(loaded, ("outside", index, "interface"), loaded.config.outside[index].interface)
 

@@ -56,17 +56,15 @@ class Judge:
             raise Denied(
                 ReplyCode.NOT_ALLOWED, "not-allowed", f"{destination} is a group: those need the enhanced mode"
             )
+        services = self._services
         judged = [
-            (
-                address,
-                self._services.rules.decide(Query(self._user, self._client, action, address, destination.port, name)),
-            )
+            (address, services.rules.decide(Query(self._user, self._client, action, address, destination.port, name)))
             for address in addresses
         ]
         allowed = [each for each in judged if each[1].allowed]
         if not allowed:
             raise Denied(ReplyCode.NOT_ALLOWED, "not-allowed", judged[0][1].reason)
-        verdict = next((verdict for address, verdict in allowed if self._speaks(address, verdict)), None)
+        verdict = next((verdict for address, verdict in allowed if services.speaks(address, verdict)), None)
         if verdict is None:
             raise Denied(
                 ReplyCode.NETWORK_UNREACHABLE,
@@ -77,10 +75,6 @@ class Judge:
             why = f"rule {verdict.rule!r} looks into datagrams, which only the enhanced mode does"
             raise Denied(ReplyCode.NOT_ALLOWED, "not-allowed", why)
         return Allowed(
-            tuple(address for address, other in allowed if other == verdict and self._speaks(address, other)),
+            tuple(address for address, other in allowed if other == verdict and services.speaks(address, other)),
             verdict,
         )
-
-    def _speaks(self, address: IPAddress, verdict: Verdict) -> bool:
-        """What goes by an upstream is its affair."""
-        return bool(verdict.upstream) or self._services.outsides[verdict.via].address(address.version) is not None

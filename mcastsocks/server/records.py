@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from enum import IntEnum
 from typing import TextIO
 
 Value = str | int | float | bool | None
@@ -31,6 +32,14 @@ def as_keyvalue(time: datetime, event: str, fields: Mapping[str, Value]) -> str:
 
 def as_json(time: datetime, event: str, fields: Mapping[str, Value]) -> str:
     return json.dumps({"time": _stamp(time), "event": event, **fields})
+
+
+def command_name(commands: type[IntEnum], command: int) -> str:
+    """As records say it: its name, or its octet."""
+    try:
+        return commands(command).name.lower().replace("_", "-")
+    except ValueError:
+        return f"X'{command:02x}'"
 
 
 FORMATS = {"keyvalue": as_keyvalue, "json": as_json}

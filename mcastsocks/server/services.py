@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mcastsocks.address import IPAddress
 from mcastsocks.planes.interface import Interface, Plane
-from mcastsocks.rules.decide import Ruleset
+from mcastsocks.rules.decide import Ruleset, Verdict
 from mcastsocks.rules.users import Users
 from mcastsocks.server.auth.userpass import PasswordCheck
 from mcastsocks.server.config import Config
@@ -48,3 +49,11 @@ class Services:
     pumps: Pumps
     upstreams: Mapping[str, Upstream]
     turn: asyncio.Lock
+
+    def speaks(self, address: IPAddress, verdict: Verdict) -> bool:
+        """Whether the rule's way out has that IP version; what an upstream speaks, it has to know itself."""
+        return bool(verdict.upstream) or self.outsides[verdict.via].address(address.version) is not None
+
+    def interface_of(self, outside: Interface) -> int | None:
+        """What its sockets have to be bound to; None: with one way out the routing table decides."""
+        return outside.index if len(self.outsides) > 1 else None

@@ -10,15 +10,16 @@ from typing import NoReturn
 from mcastsocks.address import Endpoint, from_sockaddr
 from mcastsocks.liveness import detect_dead_peer
 from mcastsocks.rules.model import Action
-from mcastsocks.server.client import Client, SessionEnded, command_name
+from mcastsocks.server.client import Client, SessionEnded
 from mcastsocks.server.judge import Allowed, Denied
+from mcastsocks.server.records import command_name
 from mcastsocks.server.streams.accept import Awaiter
 from mcastsocks.server.streams.dial import DialFailed, dial
 from mcastsocks.server.streams.handover import hand_over
 from mcastsocks.server.streams.pump import Octets
 from mcastsocks.server.upstream import UpstreamFailed
 from mcastsocks.wire.replies import ReplyCode, of_errno
-from mcastsocks.wire.socks5 import Request
+from mcastsocks.wire.socks5 import Command, Request
 
 
 class _Tunnel:
@@ -34,7 +35,7 @@ class _Tunnel:
     async def close(self, reason: str) -> None:
         if self._began is not None:
             self._client.record(
-                f"{command_name(self._request.command)}-end",
+                f"{command_name(Command, self._request.command)}-end",
                 remote=str(self._request.destination),
                 duration_s=round(time.monotonic() - self._began, 3),
                 to_remote_octets=self._octets.to_remote,
@@ -51,7 +52,7 @@ class _Tunnel:
 
     def _begin(self, **fields: str) -> None:
         self._began = time.monotonic()
-        command = command_name(self._request.command)
+        command = command_name(Command, self._request.command)
         self._client.record(f"{command}-start", remote=str(self._request.destination), **fields)
 
     async def _move(self, remote: socket.socket, from_remote: bytes = b"") -> NoReturn:
@@ -88,7 +89,7 @@ class Connect(_Tunnel):
                 self._request.destination.port,
                 timeout_s=self._services.config.limits.connect_timeout_s,
                 local={4: outside.ipv4, 6: outside.ipv6},
-                interface=outside.index if len(self._services.outsides) > 1 else None,
+                interface=self._services.interface_of(outside),
             )
         except DialFailed as failed:
             self._client.fail(self._request, of_errno(failed.errno), str(failed.strerror))
@@ -131,7 +132,7 @@ class Bind(_Tunnel):
         assert local is not None, "the judge has seen to that"
         expected = [address for address in allowed.addresses if address.version == version]
         try:
-            awaiter = Awaiter(local, expected, outside.index if len(self._services.outsides) > 1 else None)
+            awaiter = Awaiter(local, expected, self._services.interface_of(outside))
         except OSError as error:
             self._client.fail(self._request, of_errno(error.errno or 0), str(error.strerror))
         try:

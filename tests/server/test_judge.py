@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import fields
 from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,8 +26,9 @@ V4, OTHER, V6 = ip_address("198.51.100.1"), ip_address("198.51.100.2"), ip_addre
 def judge(*rules: dict[str, Any], ipv6: bool = True) -> Judge:
     outside = Interface("eth1", 2, ip_address("203.0.113.1"), ip_address("2001:db8:1::1") if ipv6 else None)  # type: ignore[arg-type]
     ruleset = Ruleset([Rule.model_validate({"allow": True, **rule}) for rule in rules], via="street")
-    services = SimpleNamespace(rules=ruleset, outsides={"street": outside, "annex": outside})
-    return Judge(cast(Services, services), "alice", ip_address("192.0.2.1"), "alice")
+    needed = {"rules": ruleset, "outsides": {"street": outside, "annex": outside}}
+    services = Services(**{each.name: needed.get(each.name) for each in fields(Services)})  # type: ignore[arg-type]
+    return Judge(services, "alice", ip_address("192.0.2.1"), "alice")
 
 
 @pytest.mark.parametrize("way", [{"upstream": "hub"}, {"via": "annex"}, {"max_ttl": 3}])

@@ -54,10 +54,7 @@ class FromClients(ToReceivers):
         except OSError as error:
             self._drop(forwarding, reason_of(error))
             return
-        self._counters.sent_outside += 1
-        traffic = forwarding.traffic
-        traffic.to_remote_datagrams += 1
-        traffic.to_remote_octets += len(data)
+        self._count_to_remote(forwarding, len(data))
 
     def _from_clients(self, version: int, batch: Batch) -> None:
         """An ordinary datagram's header and source are exactly what its association's row says."""

@@ -9,6 +9,7 @@ from mcastsocks.planes.batch.layouts import Ints, Words, allocate
 from mcastsocks.planes.batch.receiver import aids_of
 from mcastsocks.planes.batch.sockaddrs import Destinations
 from mcastsocks.planes.forwarding import Forwarding
+from mcastsocks.planes.sockets import ECN
 from mcastsocks.tables.changes import Traffic
 from mcastsocks.wire.datagram import HEADER
 
@@ -16,7 +17,6 @@ ORDINARY = np.array(0xFFFFFFFF_0000FFFF, np.uint64)
 """Of a header as it stands in memory: AID, FRAG and RSV, but not DGID, which an ordinary datagram leaves undefined."""
 
 _KEEP = -1
-_ECN = 0x03
 
 
 class Rows:
@@ -142,7 +142,7 @@ class Rows:
         if self.marked:
             classes = np.zeros(len(rows), np.int64) if classes is None else classes
             wanted = dscps[rows]
-            classes = np.where(wanted == _KEEP, classes, wanted << 2 | classes & _ECN)
+            classes = np.where(wanted == _KEEP, classes, wanted << 2 | classes & ECN)
         return classes if classes is not None and np.count_nonzero(classes) else None
 
     def count_dropped(self, rows: Ints) -> None:
