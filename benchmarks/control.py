@@ -59,7 +59,7 @@ class Channel:
 
 @contextmanager
 def channel(
-    host: Host, relay: Address, locals_: Sequence[Address], remotes: Sequence[Address], flags: Flags = UNICAST
+    host: Host, relay: Address, locals_: Sequence[Address], remotes: Sequence[Address], flags: int = UNICAST
 ) -> Iterator[Channel]:
     """Open an association for each pair, all requests at once; they end with the block. Raises BenchmarkError."""
     if len(locals_) > _MOST:

@@ -62,7 +62,7 @@ class Association:
         self._closed = False
 
     @property
-    def directions(self) -> Flags:
+    def directions(self) -> int:
         return self.terms.flags & BOTH_DIRECTIONS
 
     @property
@@ -154,13 +154,13 @@ class Association:
         """A further BIND was granted (called by the relay's connection). Raises RelayError."""
         self.prepare(wanted)
         self.terms = self.terms.merged(wanted)
-        if Flags.RECEIVE_FROM in wanted.flags:
+        if wanted.flags & Flags.RECEIVE_FROM:
             self.reports_source = bool(reply.flags & Flags.REPORT_SOURCE)
 
-    def released(self, given_up: Flags) -> None:
+    def released(self, given_up: int) -> None:
         """Directions were given up (called by the relay's connection)."""
         self.terms = self.terms.without_directions(given_up)
-        if Flags.RECEIVE_FROM in given_up:
+        if given_up & Flags.RECEIVE_FROM:
             self._leave()
         if not self.directions:
             self.end(None)

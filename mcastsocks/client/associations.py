@@ -33,7 +33,7 @@ class Associations:
         """What a BIND was granted. Raises RelayError when that is not what was asked for, or our own kernel refuses."""
         if not reply.aid or reply.aid in self._by_aid:
             raise RelayError(f"{self._channel.url} granted {remote} without an association id of its own")
-        terms = wanted.in_mode(Flags(reply.flags))
+        terms = wanted.in_mode(reply.flags)
         try:
             path = self._path(reply, remote, terms)
             association = Association(self._relay, reply, local, remote, terms, path)
@@ -66,7 +66,7 @@ class Associations:
         if isinstance(path, UdpPath | PlainPath):
             self._endpoint.add(association, path.peer, plain=isinstance(path, PlainPath))
         is_unknown = association.local == self._endpoint.learnt
-        if isinstance(path, UdpPath) and is_unknown and Flags.SEND_TO not in association.directions:
+        if isinstance(path, UdpPath) and is_unknown and not association.directions & Flags.SEND_TO:
             self._hellos.start(association, path)
 
     def _path(self, reply: ControlReply, remote: Endpoint, terms: Terms) -> Path:

@@ -12,7 +12,7 @@ from mcastsocks.client.dial import reason
 from mcastsocks.client.requests import Requests
 from mcastsocks.errors import ConnectionLost, RelayError, WireError
 from mcastsocks.protocol.client import DatagramEncapsulated, ReplyReceived
-from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, Flags, UdpCommand
+from mcastsocks.wire.control import ControlReply, ControlRequest, Encapsulated, UdpCommand
 
 _T = TypeVar("_T")
 
@@ -40,10 +40,10 @@ class ControlChannel:
     def write(self, message: ControlRequest | Encapsulated) -> None:
         self._connection.write(message)
 
-    def release(self, aid: int, directions: Flags) -> ControlRequest:
+    def release(self, aid: int, directions: int) -> ControlRequest:
         return ControlRequest(UdpCommand.RELEASE, self.tid(), aid, directions)
 
-    def give_up(self, aid: int, directions: Flags) -> None:
+    def give_up(self, aid: int, directions: int) -> None:
         """Release what nobody has; nobody waits for the reply to this either."""
         if self.lost is None:
             self.write(self.release(aid, directions))

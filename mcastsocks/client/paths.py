@@ -72,11 +72,11 @@ class GroupPath:
         self._sockaddr = endpoint.sockaddr(group)
         self._socket: GroupSocket | None = None
 
-    def open(self, directions: Flags, deliver: Callable[[bytes], None]) -> None:
+    def open(self, directions: int, deliver: Callable[[bytes], None]) -> None:
         """Be ready for these directions. Raises OSError."""
-        if Flags.SEND_TO in directions:
+        if directions & Flags.SEND_TO:
             self._endpoint.choose_interface()
-        if Flags.RECEIVE_FROM in directions and self._socket is None:
+        if directions & Flags.RECEIVE_FROM and self._socket is None:
             self._socket = GroupSocket(self._group, self._endpoint.sockname, deliver)
 
     def leave(self) -> None:

@@ -187,11 +187,11 @@ class Relay:
 
     async def rebind(self, association: Association, wanted: Terms, confirm: Confirm | None = None) -> None:
         """Ask for what is wanted on top of what an association has."""
-        if wanted.is_group and Flags.SEND_TO in wanted.flags:
+        if wanted.is_group and wanted.flags & Flags.SEND_TO:
             await self._may_send(association.remote, wanted, confirm)
         await self._binds.change(association, wanted)
 
-    async def release(self, association: Association, directions: Flags) -> None:
+    async def release(self, association: Association, directions: int) -> None:
         request = self._channel.release(association.aid, directions)
         await self._channel.ask(request, lambda _: association.released(directions), f"releasing {association.remote}")
 

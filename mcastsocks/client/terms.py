@@ -26,48 +26,48 @@ _MODES = Flags.MU_MODE | Flags.MM_MODE
 class Terms:
     """FLAGS, RSVD and options of a BIND."""
 
-    flags: Flags
+    flags: int
     ttl: int = 0
     options: tuple[Option, ...] = ()
 
     @property
     def is_encapsulated(self) -> bool:
-        return Flags.TCP_ENCAPSULATED in self.flags
+        return bool(self.flags & Flags.TCP_ENCAPSULATED)
 
     @property
     def is_group(self) -> bool:
-        return Flags.UDP_MULTICAST in self.flags
+        return bool(self.flags & Flags.UDP_MULTICAST)
 
     @property
     def mode(self) -> Mode | None:
         """The one preferred; of an association the one it has, None for unicast."""
-        if Flags.MM_MODE in self.flags:
+        if self.flags & Flags.MM_MODE:
             return Mode.MM
-        is_mu = Flags.MU_MODE in self.flags or (self.is_group and self.is_encapsulated)
+        is_mu = bool(self.flags & Flags.MU_MODE) or (self.is_group and self.is_encapsulated)
         return Mode.MU if is_mu else None
 
     @property
     def may_report_sources(self) -> bool:
         """Whether REPORT-SOURCE asks for nothing that these terms exclude: there is no room for it in MM-mode."""
-        return Flags.RECEIVE_FROM in self.flags and Flags.MM_MODE not in self.flags
+        return bool(self.flags & Flags.RECEIVE_FROM) and not self.flags & Flags.MM_MODE
 
     @property
     def needs_mu(self) -> bool:
         """What MM-mode cannot do was asked for."""
         return self.is_encapsulated or bool(self.options)
 
-    def in_mode(self, granted: Flags) -> Terms:
+    def in_mode(self, granted: int) -> Terms:
         """With the mode that a relay granted; MU where it does not say."""
-        if not self.is_group or (self.is_encapsulated and Flags.MM_MODE not in granted):
+        if not self.is_group or (self.is_encapsulated and not granted & Flags.MM_MODE):
             return self
-        mode = Flags.MM_MODE if Flags.MM_MODE in granted else Flags.MU_MODE
+        mode = Flags.MM_MODE if granted & Flags.MM_MODE else Flags.MU_MODE
         return replace(self, flags=self.flags & ~_MODES | mode)
 
-    def with_directions(self, added: Flags, ttl: int) -> Terms:
+    def with_directions(self, added: int, ttl: int) -> Terms:
         """What adds directions: the rest of what is held stays as it is. Raises ValueError for a TTL that is none."""
-        ttl = hops(ttl) if self.is_group and Flags.SEND_TO in added else 0
+        ttl = hops(ttl) if self.is_group and added & Flags.SEND_TO else 0
         flags = self.flags & ~BOTH_DIRECTIONS | added
-        if Flags.RECEIVE_FROM not in added:
+        if not added & Flags.RECEIVE_FROM:
             return Terms(flags & ~Flags.REPORT_SOURCE, ttl)
         return Terms(flags, ttl, self.options)
 
@@ -78,15 +78,15 @@ class Terms:
 
     def merged(self, granted: Terms) -> Terms:
         """After a further BIND was granted."""
-        ttl = granted.ttl if Flags.SEND_TO in granted.flags else self.ttl
-        options = granted.options if Flags.RECEIVE_FROM in granted.flags else self.options
+        ttl = granted.ttl if granted.flags & Flags.SEND_TO else self.ttl
+        options = granted.options if granted.flags & Flags.RECEIVE_FROM else self.options
         return Terms(self.flags | granted.flags, ttl, options)
 
-    def without_directions(self, given_up: Flags) -> Terms:
+    def without_directions(self, given_up: int) -> Terms:
         return replace(self, flags=self.flags & ~given_up)
 
 
-def directions(receive: bool, send: bool) -> Flags:
+def directions(receive: bool, send: bool) -> int:
     return (Flags.RECEIVE_FROM if receive else Flags.NONE) | (Flags.SEND_TO if send else Flags.NONE)
 
 
@@ -122,7 +122,7 @@ def source_options(including: Sequence[str], excluding: Sequence[str]) -> tuple[
     return (sources(kind, [ip_address(source) for source in including or excluding]),)
 
 
-def _group(over_tcp: bool, mode: str | None, filters: bool = False) -> Flags:
+def _group(over_tcp: bool, mode: str | None, filters: bool = False) -> int:
     """Source filters are a wish for MU-mode by themselves, and so are datagrams inside the channel."""
     if mode is not None and mode not in tuple(Mode):
         raise ValueError(f"expected mode {' or '.join(Mode)}, not {mode!r}")

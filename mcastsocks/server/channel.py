@@ -142,7 +142,7 @@ class ControlChannel:
         self._record("association-start" if outcome.opened else "association-change", outcome.association)
         return True
 
-    def _decide(self, inquiry: Inquiry, address: IPAddress) -> dict[Flags, Verdict]:
+    def _decide(self, inquiry: Inquiry, address: IPAddress) -> dict[int, Verdict]:
         """A verdict for each direction asked; unicast is one action whatever the direction."""
         name = inquiry.remote.host if isinstance(inquiry.remote.host, str) else None
 
@@ -150,7 +150,7 @@ class ControlChannel:
             query = Query(self._user, self._channel.peer, action, address, inquiry.remote.port, name)
             return self._services.rules.decide(query)
 
-        asked = [direction for direction in _GROUP_ACTION if direction in inquiry.directions]
+        asked = [direction for direction in _GROUP_ACTION if direction & inquiry.directions]
         if inquiry.multicast:
             return {direction: ask(_GROUP_ACTION[direction]) for direction in asked}
         return dict.fromkeys(asked, ask(Action.UDP))
@@ -174,7 +174,7 @@ class ControlChannel:
         self._record("association-change", association)
         self._answer(requests.ttl_reply(request))
 
-    def end(self, association: Association, kept: Flags, reason: str) -> None:
+    def end(self, association: Association, kept: int, reason: str) -> None:
         if not kept:
             self._through.forget(association.aid)
         results = self._services.plane.apply([requests.change_to_keep(association, kept)])

@@ -36,7 +36,7 @@ _E = TypeVar("_E", bound=Event)
 class UpstreamFailed(McastsocksError):
     """With the reply that a client is told, and the directions of a BIND that could have been had."""
 
-    def __init__(self, code: ReplyCode, why: str, granted: Flags = Flags.NONE) -> None:
+    def __init__(self, code: ReplyCode, why: str, granted: int = Flags.NONE) -> None:
         super().__init__(why)
         self.code, self.granted = code, granted
 

@@ -72,13 +72,13 @@ class UpstreamLink:
         """See planes.interface.Through."""
         return self._channel.send(self._there, data)
 
-    async def add(self, plan: Plan, wanted: Flags) -> None:
+    async def add(self, plan: Plan, wanted: int) -> None:
         """These of a BIND's directions; all of them, or it is as it was. Raises UpstreamFailed.
 
         Where the association is no more, its code is BAD_ASSOCIATION.
         """
         there, before, granted = self._there, self._there.directions, plan.inquiry.directions & ~wanted
-        receive, send = Flags.RECEIVE_FROM in wanted, Flags.SEND_TO in wanted
+        receive, send = bool(wanted & Flags.RECEIVE_FROM), bool(wanted & Flags.SEND_TO)
         try:
             if not there.terms.is_group:
                 await self._ask(there.add(receive=receive, send=send))
@@ -106,14 +106,15 @@ class UpstreamLink:
         """Raises UpstreamFailed, as `add` does."""
         await self._ask(self._there.set_ttl(ttl))
 
-    async def keep(self, directions: Flags) -> None:
+    async def keep(self, directions: int) -> None:
         """Give up the others there, too."""
         given_up = self._there.directions & ~directions
         if not directions:
             await self.close()
         elif given_up:
             with suppress(RelayError):  # it is lost, and the reader tells
-                await self._there.release(receive=Flags.RECEIVE_FROM in given_up, send=Flags.SEND_TO in given_up)
+                receive, send = bool(given_up & Flags.RECEIVE_FROM), bool(given_up & Flags.SEND_TO)
+                await self._there.release(receive=receive, send=send)
 
     async def close(self) -> None:
         self.stop()
@@ -130,9 +131,9 @@ class UpstreamLink:
         target = self.association.target
         return None if target.is_group or not target.port else target
 
-    async def _go_back(self, plan: Plan, wanted: Flags, before: Flags) -> None:
+    async def _go_back(self, plan: Plan, wanted: int, before: int) -> None:
         """To the directions and sources that there were."""
-        if self._there.terms.is_group and Flags.RECEIVE_FROM in before & wanted:
+        if self._there.terms.is_group and before & wanted & Flags.RECEIVE_FROM:
             with suppress(RelayError):
                 await _filter(self._there, plan.association.sources)
         await self.keep(before)
@@ -164,7 +165,7 @@ async def _open(relay: client.Relay, plan: Plan) -> tuple[client.Relay, client.A
     """Of a group one direction, receiving first: the library adds the other."""
     inquiry, target = plan.inquiry, plan.association.target
     host, port, directions = str(target.host), target.port, inquiry.directions
-    receives, sends = Flags.RECEIVE_FROM in directions, Flags.SEND_TO in directions
+    receives, sends = bool(directions & Flags.RECEIVE_FROM), bool(directions & Flags.SEND_TO)
     if not inquiry.multicast:
         return relay, await relay.associate(host, port, receive=receives, send=sends)
     if not receives:

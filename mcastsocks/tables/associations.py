@@ -44,8 +44,8 @@ class Association:
     remote: Endpoint  # as requested: may hold a name
     target: Endpoint  # where its datagrams go: always an address
     opened_at: float
-    transport: Flags  # UDP-UNICAST, TCP-ENCAPSULATED, UDP-MULTICAST and the mode
-    directions: Flags = Flags.NONE
+    transport: int  # UDP-UNICAST, TCP-ENCAPSULATED, UDP-MULTICAST and the mode
+    directions: int = Flags.NONE
     ttl: int = 0
     max_ttl: int = 0
     rules: tuple[str, ...] = ()
@@ -73,19 +73,19 @@ class Association:
 
     @property
     def is_encapsulated(self) -> bool:
-        return Flags.TCP_ENCAPSULATED in self.transport
+        return bool(self.transport & Flags.TCP_ENCAPSULATED)
 
     @property
     def is_mm(self) -> bool:
-        return Flags.MM_MODE in self.transport
+        return bool(self.transport & Flags.MM_MODE)
 
     @property
     def sends(self) -> bool:
-        return Flags.SEND_TO in self.directions
+        return bool(self.directions & Flags.SEND_TO)
 
     @property
     def receives(self) -> bool:
-        return Flags.RECEIVE_FROM in self.directions
+        return bool(self.directions & Flags.RECEIVE_FROM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class AssociationTable:
         remote: Endpoint,
         target: Endpoint,
         now: float,
-        transport: Flags = Flags.UDP_UNICAST,
+        transport: int = Flags.UDP_UNICAST,
     ) -> Association:
         """A new association without a direction. Ask full_for first."""
         if local is not None:

@@ -78,8 +78,8 @@ class Inquiry:
     sources: SourceFilter
 
     @property
-    def directions(self) -> Flags:
-        return Flags(self.request.flags) & BOTH_DIRECTIONS
+    def directions(self) -> int:
+        return self.request.flags & BOTH_DIRECTIONS
 
     @property
     def multicast(self) -> bool:
@@ -138,7 +138,7 @@ def examine_bind(table: AssociationTable, channel: Channel, request: ControlRequ
 
 
 def plan_bind(
-    table: AssociationTable, inquiry: Inquiry, target: Endpoint, verdicts: Mapping[Flags, Verdict], now: float
+    table: AssociationTable, inquiry: Inquiry, target: Endpoint, verdicts: Mapping[int, Verdict], now: float
 ) -> Refusal | Plan:
     """What the rules' verdicts, one for each direction asked, the TTL and the limits make of it."""
     request, channel = inquiry.request, inquiry.channel
@@ -146,7 +146,7 @@ def plan_bind(
         return refuse(request, ReplyCode.BAD_GROUP, flaw)
     if flaw := flaw_of_sources(inquiry.sources, target.address):
         return refuse(request, ReplyCode.GENERAL_FAILURE, flaw)
-    allowed = Flags(sum(direction for direction, verdict in verdicts.items() if verdict.allowed))
+    allowed = sum(direction for direction, verdict in verdicts.items() if verdict.allowed)
     for direction, verdict in verdicts.items():
         if not verdict.allowed:
             code = _refusal_code(inquiry.multicast, direction)
@@ -195,9 +195,7 @@ def conclude_bind(table: AssociationTable, plan: Plan, results: Sequence[Result]
     return Outcome(reply, association, opened=opened)
 
 
-def abandon_bind(
-    table: AssociationTable, plan: Plan, code: ReplyCode, why: str, granted: Flags = Flags.NONE
-) -> Refusal:
+def abandon_bind(table: AssociationTable, plan: Plan, code: ReplyCode, why: str, granted: int = Flags.NONE) -> Refusal:
     """The answer when an upstream has refused it, all but these directions."""
     if not plan.association.directions:
         table.close(plan.association)
@@ -208,7 +206,7 @@ def _way(taken: Verdict | Association) -> str:
     return f"{taken.via} through {taken.upstream}" if taken.upstream else taken.via
 
 
-def _wanted(association: Association, inquiry: Inquiry, verdicts: Mapping[Flags, Verdict]) -> Association:
+def _wanted(association: Association, inquiry: Inquiry, verdicts: Mapping[int, Verdict]) -> Association:
     """The association with the directions asked as well: each comes with its own TTL, sources and reports."""
     wanted = replace(association, directions=association.directions | inquiry.directions)
     wanted.rules = _rules_of(association.rules, *(verdict.rule for verdict in verdicts.values()))
@@ -244,31 +242,31 @@ def _plain(endpoint: Endpoint | None) -> Endpoint | None:
 
 
 def _flaw_of_target(inquiry: Inquiry, address: IPAddress) -> str | None:
-    sources = inquiry.sources if Flags.RECEIVE_FROM in inquiry.directions else None
+    sources = inquiry.sources if inquiry.directions & Flags.RECEIVE_FROM else None
     return flaw_of_target(address, inquiry.multicast, sources)
 
 
-def _refusal_code(multicast: bool, direction: Flags) -> ReplyCode:
+def _refusal_code(multicast: bool, direction: int) -> ReplyCode:
     if not multicast:
         return ReplyCode.NOT_ALLOWED
-    if direction is Flags.RECEIVE_FROM:
+    if direction == Flags.RECEIVE_FROM:
         return ReplyCode.GROUP_RECEIVE_NOT_ALLOWED
     return ReplyCode.GROUP_SEND_NOT_ALLOWED
 
 
-def _possible(request: ControlRequest, directions: Flags) -> int:
+def _possible(request: ControlRequest, directions: int) -> int:
     """FLAGS of a failure: the part that could have been met, nothing when no direction could."""
     return directions | (request.flags & TRANSPORTS) if directions else 0
 
 
-def _transport(flags: int) -> Flags:
+def _transport(flags: int) -> int:
     """The transport asked, without the mode; UDP-UNICAST beside UDP-MULTICAST is a wish for MU and no transport."""
     if flags & Flags.UDP_MULTICAST:
-        return Flags.UDP_MULTICAST | Flags(flags) & Flags.TCP_ENCAPSULATED
-    return Flags(flags) & Flags.TCP_ENCAPSULATED or Flags.UDP_UNICAST
+        return Flags.UDP_MULTICAST | flags & Flags.TCP_ENCAPSULATED
+    return flags & Flags.TCP_ENCAPSULATED or Flags.UDP_UNICAST
 
 
-def _mode(inquiry: Inquiry, group: IPAddress, verdicts: Mapping[Flags, Verdict]) -> Flags | str:
+def _mode(inquiry: Inquiry, group: IPAddress, verdicts: Mapping[int, Verdict]) -> int | str:
     """The mode of a group's association, or why none is left.
 
     An association keeps the mode it has. A preference is honoured where the rules allow it; without one, or where

@@ -73,9 +73,9 @@ def flaw_of_ttl(ttl: int, max_ttl: int) -> str | None:
     return f"TTL {ttl} is above {max_ttl}, the limit of the rule" if ttl > max_ttl else None
 
 
-def release(table: AssociationTable, channel: Channel, request: ControlRequest) -> Refusal | tuple[Association, Flags]:
+def release(table: AssociationTable, channel: Channel, request: ControlRequest) -> Refusal | tuple[Association, int]:
     """The association of a UDP RELEASE and the directions it keeps (mcast §4.3.2, §5.2.3)."""
-    given_up = Flags(request.flags) & BOTH_DIRECTIONS
+    given_up = request.flags & BOTH_DIRECTIONS
     if not given_up:
         return refuse(request, ReplyCode.GENERAL_FAILURE, "no direction to release")
     association = table.get(request.aid, channel)
@@ -86,13 +86,13 @@ def release(table: AssociationTable, channel: Channel, request: ControlRequest) 
     return association, association.directions & ~given_up
 
 
-def change_to_keep(association: Association, kept: Flags) -> ChangeEntry | RemoveEntry:
+def change_to_keep(association: Association, kept: int) -> ChangeEntry | RemoveEntry:
     """How a plane gets from the association's directions to fewer, none included."""
     return ChangeEntry(entry_of(replace(association, directions=kept))) if kept else RemoveEntry(association.aid)
 
 
 def conclude_release(
-    table: AssociationTable, association: Association, kept: Flags, results: Sequence[Result]
+    table: AssociationTable, association: Association, kept: int, results: Sequence[Result]
 ) -> Traffic | None:
     """Note what the association still holds; what it moved when that is nothing and it has ended."""
     if kept:

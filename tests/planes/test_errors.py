@@ -189,7 +189,7 @@ def test_what_finds_a_udp_associates_door_full_is_counted(plane: str, monkeypatc
 
 
 @pytest.mark.parametrize("flags", [Flags.NONE, Flags.EXTENDED])
-def test_a_refusal_mentions_the_last_error_to_who_knows_of_options(flags: Flags) -> None:
+def test_a_refusal_mentions_the_last_error_to_who_knows_of_options(flags: int) -> None:
     request = ControlRequest(UdpCommand.SET_TTL, 7, aid=5, flags=flags)
     refusal = refuse(request, ReplyCode.BAD_CONTEXT, "the association does not send to a group")
     assert mention_error(refusal, None) == refusal

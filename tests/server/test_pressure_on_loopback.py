@@ -333,7 +333,7 @@ def test_association_that_ends_while_its_channel_closes_keeps_no_other(monkeypat
     end = ControlChannel.end
     ended: list[int] = []
 
-    def end_and_lose_the_last(self: ControlChannel, association: Association, kept: Flags, reason: str) -> None:
+    def end_and_lose_the_last(self: ControlChannel, association: Association, kept: int, reason: str) -> None:
         end(self, association, kept, reason)
         ended.append(association.aid)
         if len(ended) == 1:

@@ -109,11 +109,11 @@ class Desk:
     def __init__(self, limits: TableLimits = ROOMY, seed: int = 1) -> None:
         self.table = AssociationTable(limits, AidPool(limits.associations, Random(seed)))
         self.plane = RecordingPlane()
-        self.denied = NONE
+        self.denied: int = NONE
         self.max_ttl = MAX_TTL
         self.modes: tuple[str, ...] = ("mu",)
-        self.upstreams: dict[Flags, str] = {}
-        self.refused_upstream: tuple[ReplyCode, Flags] | None = None
+        self.upstreams: dict[int, str] = {}
+        self.refused_upstream: tuple[ReplyCode, int] | None = None
         self.rule = "rules[0]"
         self.names: dict[str, IPAddress] = {"group.example": GROUP.address, "host.example": HOST.address}
         self.now = 0.0
@@ -150,7 +150,7 @@ class Desk:
         for association in self.table.of_channel(by):
             self.end(association, NONE)
 
-    def end(self, association: Association, kept: Flags) -> None:
+    def end(self, association: Association, kept: int) -> None:
         results = self.plane.apply([requests.change_to_keep(association, kept)])
         requests.conclude_release(self.table, association, kept, results)
 
@@ -173,11 +173,11 @@ class Desk:
         address = self.names.get(str(remote.host))
         return None if address is None else Endpoint(address, remote.port)
 
-    def _verdicts(self, inquiry: Inquiry) -> dict[Flags, Verdict]:
-        asked = (direction for direction in (R, S) if direction in inquiry.directions)
+    def _verdicts(self, inquiry: Inquiry) -> dict[int, Verdict]:
+        asked = (direction for direction in (R, S) if direction & inquiry.directions)
         return {
             direction: Verdict(
-                direction not in self.denied,
+                not direction & self.denied,
                 self.rule,
                 self.max_ttl,
                 modes=self.modes,

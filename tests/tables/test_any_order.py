@@ -16,7 +16,7 @@ from mcastsocks.address import Endpoint, IPAddress
 from mcastsocks.tables.associations import Channel, TableLimits
 from mcastsocks.tables.changes import AddEntry
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter, union
-from mcastsocks.wire.control import ControlRequest, Flags
+from mcastsocks.wire.control import ControlRequest
 from mcastsocks.wire.options import Option, OptionType, sources, sources_of
 from tests.tables.desk import (
     ENC,
@@ -66,7 +66,7 @@ class Held:
     by: Channel
     local: Endpoint | None
     remote: Endpoint
-    directions: Flags
+    directions: int
     ttl: int
     encapsulated: bool = False
     reports_source: bool = False
@@ -124,7 +124,7 @@ class AnyOrder(RuleBasedStateMachine):
         self,
         by: Channel,
         remote: Endpoint,
-        wanted: Flags,
+        wanted: int,
         ttl: int,
         port: int | None,
         encapsulated: bool,
@@ -156,7 +156,7 @@ class AnyOrder(RuleBasedStateMachine):
         self,
         choice: int,
         stranger: Channel | None,
-        wanted: Flags,
+        wanted: int,
         ttl: int,
         unused: bool,
         other_kind: bool,
@@ -183,7 +183,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(holding(1))
     @rule(choice=choices, stranger=strangers, given_up=st.sampled_from((R, S, R | S, NONE)))
-    def release(self, choice: int, stranger: Channel | None, given_up: Flags) -> None:
+    def release(self, choice: int, stranger: Channel | None, given_up: int) -> None:
         aid, held, by = self._choose(choice, stranger)
         if not given_up:
             expected = 0x01
@@ -288,7 +288,7 @@ class AnyOrder(RuleBasedStateMachine):
         return aid, held, stranger or (held.by if held else CHANNELS[0])
 
     def _binding(self, asked: Held, ttl: int) -> ControlRequest:
-        kind = M if asked.is_group else NONE
+        kind: int = M if asked.is_group else NONE
         kind |= ENC if asked.encapsulated else NONE if asked.is_group else U
         kind |= REPORT if asked.reports_source else NONE
         options = [asked.filter] if asked.filter is not None else []
@@ -300,7 +300,7 @@ class AnyOrder(RuleBasedStateMachine):
             return 0x15
         if new and self._full(asked.by, asked.target):
             return 0x01
-        joins = asked.is_group and bool(asked.directions & R) and not receives_already
+        joins = asked.is_group and asked.directions & R and not receives_already
         if (self.failing == "add" and new) or (self.failing == "join" and joins):
             self.failing = None
             return 0x01
@@ -319,7 +319,7 @@ class AnyOrder(RuleBasedStateMachine):
         )
 
 
-def _asked(held: Held, wanted: Flags, ttl: int, reports: bool, filtering: Filtering) -> Held:
+def _asked(held: Held, wanted: int, ttl: int, reports: bool, filtering: Filtering) -> Held:
     """A request to hold `wanted` as well; reports and filters as far as they go with it."""
     receives_group = held.is_group and wanted & R
     option = None

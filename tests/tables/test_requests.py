@@ -12,7 +12,7 @@ from mcastsocks.tables import requests
 from mcastsocks.tables.associations import Association, AssociationTable
 from mcastsocks.tables.changes import ChangeEntry, Done, Entry, Failed, RemoveEntry, Traffic
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
-from mcastsocks.wire.control import ControlReply, ControlRequest, Flags, parse_message
+from mcastsocks.wire.control import ControlReply, ControlRequest, parse_message
 from mcastsocks.wire.options import Option, reason
 from mcastsocks.wire.replies import ReplyCode, meaning
 from tests.tables.desk import (
@@ -112,7 +112,7 @@ def test_release_gives_up_the_directions_named_and_echoes_its_flags(
 
 
 @pytest.mark.parametrize("kept", [R, S, R | S])
-def test_what_is_kept_is_told_to_the_plane_with_all_that_belongs_to_it(kept: Flags) -> None:
+def test_what_is_kept_is_told_to_the_plane_with_all_that_belongs_to_it(kept: int) -> None:
     desk = Desk()
     association = desk.opened(binding(R | S | M | REPORT, GROUP, including("198.51.100.9"), ttl=5))
     held = desk.plane.entries[association.aid]

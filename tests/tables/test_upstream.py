@@ -9,7 +9,7 @@ from mcastsocks.wire.options import reason
 from mcastsocks.wire.replies import ReplyCode
 from tests.tables.desk import EXT, GROUP, HOST, MM, MU, NONE, Desk, M, R, S, U, binding, kinds, releasing
 
-HUB = {R: "hub", S: "hub"}
+HUB: dict[int, str] = {R: "hub", S: "hub"}
 
 
 def through_hub(**attributes: object) -> Desk:
