@@ -2,7 +2,6 @@
 
 import errno as errnos
 from collections.abc import Sequence
-from dataclasses import replace
 from ipaddress import ip_address
 
 from mcastsocks.address import Endpoint, SockAddr
@@ -17,6 +16,7 @@ from mcastsocks.tables.changes import (
     Failed,
     RemoveEntry,
     Result,
+    Terms,
     Traffic,
 )
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter, union
@@ -36,6 +36,7 @@ class RecordingPlane:
         self.changes: list[Change] = []
         """Those that took place, in order."""
         self.entries: dict[int, Entry] = {}
+        self.terms: dict[int, Terms] = {}
         self.receivers: dict[Endpoint, list[int]] = {}
         """AIDs by group, oldest first; a group is here as long as a membership is held with the kernel."""
         self.memberships: list[tuple[str, Endpoint]] = []
@@ -63,7 +64,7 @@ class RecordingPlane:
 
     def admitted(self, group: Endpoint) -> SourceFilter:
         """The sources that the kernel has to let in for all receivers of a group."""
-        return union(self.entries[aid].sources for aid in self.receivers[group])
+        return union(self.terms[aid].sources for aid in self.receivers[group])
 
     # What every plane can do (mcastsocks.planes.interface)
 
@@ -87,11 +88,11 @@ class RecordingPlane:
         self.taken.append((channel, aid, data))
 
     def divert(self, aid: int, through: Through) -> None:
-        assert self._known(aid).upstream, f"entry {aid:08x} has no upstream"
+        assert self.terms[aid].upstream, f"entry {aid:08x} has no upstream"
         self.diverted[aid] = through
 
     def give(self, aid: int, data: bytes, source: Endpoint | None) -> None:
-        assert self._known(aid).upstream, f"entry {aid:08x} has no upstream"
+        assert self.terms[aid].upstream, f"entry {aid:08x} has no upstream"
         self.given.append((aid, data, source))
 
     def renew(self, via: str, interface: Interface) -> int:
@@ -120,44 +121,30 @@ class RecordingPlane:
     def _insist_on_sense(self, change: Change) -> None:
         assert not self.closed, f"{change} for a closed plane"
         match change:
-            case AddEntry(entry):
+            case AddEntry(entry, terms):
                 assert entry.aid, "AID 0 is no association"
                 assert entry.aid not in self.entries, f"entry {entry.aid:08x} added twice"
-                self._insist_on_entry(entry)
-            case ChangeEntry(entry):
-                held = self._known(entry.aid)
-                moved = replace(
-                    held,
-                    sends=entry.sends,
-                    receives=entry.receives,
-                    ttl=entry.ttl,
-                    sources=entry.sources,
-                    reports_source=entry.reports_source,
-                    sends_rtp=entry.sends_rtp,
-                    receives_rtp=entry.receives_rtp,
-                    send_dscp=entry.send_dscp,
-                    receive_dscp=entry.receive_dscp,
-                )
-                assert moved == entry, f"entry {entry.aid:08x} changed its addresses"
-                self._insist_on_entry(entry)
+                self._insist_on_terms(entry, terms)
+            case ChangeEntry(aid, terms):
+                self._insist_on_terms(self._known(aid), terms)
             case RemoveEntry(aid):
                 self._known(aid)
 
-    def _insist_on_entry(self, entry: Entry) -> None:
+    def _insist_on_terms(self, entry: Entry, terms: Terms) -> None:
         address = entry.remote.address
-        assert entry.sends or entry.receives, f"entry {entry.aid:08x} without a direction"
+        assert terms.sends or terms.receives, f"entry {entry.aid:08x} without a direction"
         if address.is_multicast:
             assert entry.remote.port, "a group without a port"
-            assert not entry.sends or 1 <= entry.ttl <= 255, f"TTL {entry.ttl}"
+            assert not terms.sends or 1 <= terms.ttl <= 255, f"TTL {terms.ttl}"
         else:
-            assert entry.ttl == 0, "a TTL for a host"
-            assert entry.sources == ANY_SOURCE, "a source filter for a host"
-            assert entry.remote.port or not entry.sends, "no port to send to"
+            assert terms.ttl == 0, "a TTL for a host"
+            assert terms.sources == ANY_SOURCE, "a source filter for a host"
+            assert entry.remote.port or not terms.sends, "no port to send to"
         if entry.mm:
             assert address.is_multicast, "MM-mode for a host"
             assert entry.client is not None, "MM-mode over the control channel"
-            assert (entry.sources, entry.reports_source) == (ANY_SOURCE, False), "MM-mode has no header"
-        assert all(source.version == address.version for source in entry.sources.sources), "sources of another family"
+            assert (terms.sources, terms.reports_source) == (ANY_SOURCE, False), "MM-mode has no header"
+        assert all(source.version == address.version for source in terms.sources.sources), "sources of another family"
 
     def _known(self, aid: int) -> Entry:
         assert aid in self.entries, f"no entry {aid:08x}"
@@ -166,33 +153,36 @@ class RecordingPlane:
     # One change
 
     def _failure_to_join(self, change: Change) -> Failed | None:
-        if not isinstance(change, AddEntry | ChangeEntry) or not _is_receiver(change.entry):
+        if not isinstance(change, AddEntry | ChangeEntry):
             return None
-        if change.entry.aid in self.receivers.get(change.entry.remote, ()):
+        entry = change.entry if isinstance(change, AddEntry) else self._known(change.aid)
+        if not _is_receiver(entry, change.terms) or entry.aid in self.receivers.get(entry.remote, ()):
             return None
         failure, self._failing_join = self._failing_join, None
         return failure
 
     def _apply(self, change: Change) -> Done:
         match change:
-            case AddEntry(entry):
+            case AddEntry(entry, terms):
                 self.moved[entry.aid] = Traffic()
-                return self._become(entry)
-            case ChangeEntry(entry):
-                return self._become(entry)
+                self.entries[entry.aid] = entry
+                return self._become(entry, terms)
+            case ChangeEntry(aid, terms):
+                return self._become(self.entries[aid], terms)
             case RemoveEntry(aid):
+                del self.terms[aid]
                 self._stop_receiving(self.entries.pop(aid))
                 self.diverted.pop(aid, None)
                 return Done(traffic=self.moved.pop(aid))
         raise AssertionError(f"{change} for those who know associations alone")
 
-    def _become(self, entry: Entry) -> Done:
-        self.entries[entry.aid] = entry
-        if _is_receiver(entry):
+    def _become(self, entry: Entry, terms: Terms) -> Done:
+        self.terms[entry.aid] = terms
+        if _is_receiver(entry, terms):
             self._receive(entry)
         else:
             self._stop_receiving(entry)
-        return Done(self._outside_of(entry))
+        return Done(self._outside_of(entry, terms))
 
     def _receive(self, entry: Entry) -> None:
         if entry.remote not in self.receivers:
@@ -209,9 +199,9 @@ class RecordingPlane:
                 del self.receivers[entry.remote]
                 self.memberships.append(("leave", entry.remote))
 
-    def _outside_of(self, entry: Entry) -> Endpoint | None:
+    def _outside_of(self, entry: Entry, terms: Terms) -> Endpoint | None:
         """One endpoint for each channel, client and IP version; none for what only receives a group."""
-        if entry.upstream or (entry.remote.is_group and not entry.sends):
+        if terms.upstream or (entry.remote.is_group and not terms.sends):
             return None
         version = entry.remote.address.version
         host = ip_address("203.0.113.1" if version == 4 else "2001:db8:1::1")
@@ -219,5 +209,5 @@ class RecordingPlane:
         return self._outside.setdefault(key, Endpoint(host, 50_123 + len(self._outside)))
 
 
-def _is_receiver(entry: Entry) -> bool:
-    return entry.receives and entry.remote.is_group and not entry.upstream
+def _is_receiver(entry: Entry, terms: Terms) -> bool:
+    return terms.receives and entry.remote.is_group and not terms.upstream

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from mcastsocks.address import SockAddr
 from mcastsocks.planes.interface import Through, no_upstream
-from mcastsocks.tables.changes import Entry, Traffic
+from mcastsocks.planes.outsides import OutsideSocket
+from mcastsocks.tables.changes import Entry, Terms, Traffic
 from mcastsocks.wire.datagram import HEADER, RSV_SOURCE
 
 _NO_HOSTS: frozenset[str] = frozenset()
@@ -18,18 +19,17 @@ _NO_HOSTS: frozenset[str] = frozenset()
 class Forwarding:
     """`client` is None while the client's port has to be learnt, and for TCP-encapsulated associations.
 
-    `header` stands before every copy to the client; `outside` is None for what only receives a group, and `seen_as` is
-    the source that remotes and groups see. `through` takes what the client sends where the entry has an upstream.
+    `outside` is None for what only receives a group. `through` takes what the client sends where the entry has an
+    upstream.
     """
 
     entry: Entry
+    terms: Terms
     inside: socket.socket
     remote: SockAddr
     client: SockAddr | None
-    header: bytes = b""
-    hosts: frozenset[str] = frozenset()
-    outside: socket.socket | None = None
-    seen_as: SockAddr = ()
+    hosts: frozenset[str] = _NO_HOSTS
+    outside: OutsideSocket | None = None
     through: Through = no_upstream
     dgid: int = 0
     name: bytes = b""
@@ -37,26 +37,36 @@ class Forwarding:
     traffic: Traffic = field(default_factory=Traffic)
 
     @classmethod
-    def of(cls, entry: Entry, inside: socket.socket, remote: SockAddr) -> Forwarding:
+    def of(cls, entry: Entry, terms: Terms, inside: socket.socket, remote: SockAddr) -> Forwarding:
         client = entry.client if entry.client is not None and entry.client[1] else None
-        forwarding = cls(entry, inside, remote, client)
-        forwarding.become(entry)
+        forwarding = cls(entry, terms, inside, remote, client)
+        forwarding.become(terms)
         return forwarding
 
-    def become(self, entry: Entry) -> None:
-        """Take over what may change: directions, TTL, sources, reports."""
-        self.entry = entry
-        self.header = HEADER.pack(RSV_SOURCE if entry.reports_source else 0, 0, 0, entry.aid)
-        self.hosts = frozenset(str(source) for source in entry.sources.sources) if entry.sources.sources else _NO_HOSTS
+    def become(self, terms: Terms) -> None:
+        """Take over what may change."""
+        self.terms = terms
+        self.hosts = frozenset(str(source) for source in terms.sources.sources) if terms.sources.sources else _NO_HOSTS
+
+    @property
+    def header(self) -> bytes:
+        """What stands before every copy to the client."""
+        return HEADER.pack(RSV_SOURCE if self.terms.reports_source else 0, 0, 0, self.entry.aid)
+
+    @property
+    def seen_as(self) -> SockAddr:
+        """The source that remotes and groups see."""
+        assert self.outside is not None, "or nobody sees it"
+        return self.outside.sockaddr
 
     @property
     def sends(self) -> bool:
-        return self.entry.sends
+        return self.terms.sends
 
     @property
     def takes_datagrams(self) -> bool:
         """The client sends, and behind headers of ours."""
-        return self.entry.sends and not self.entry.mm
+        return self.terms.sends and not self.entry.mm
 
     @property
     def is_group(self) -> bool:
@@ -64,7 +74,7 @@ class Forwarding:
 
     def admits(self, host: str) -> bool:
         """Whether the client's source filter lets a sender's datagrams through."""
-        return (host in self.hosts) == self.entry.sources.include
+        return (host in self.hosts) == self.terms.sources.include
 
     def is_same_client(self, other: Forwarding) -> bool:
         """Another association of the same connection with the same endpoint (mcast §5.1: no copy to oneself)."""

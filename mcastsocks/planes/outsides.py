@@ -34,6 +34,7 @@ class OutsideSocket:
     `remotes` are who may answer; `targets` who is sent to besides.
     """
 
+    key: OutsideKey
     sock: socket.socket
     sockaddr: SockAddr
     endpoint: Endpoint
@@ -72,9 +73,6 @@ class OutsideSockets:
                 if key.via == via:
                     self._direct(outside.sock, key.version, interface)
 
-    def __getitem__(self, key: OutsideKey) -> OutsideSocket:
-        return self._open[key]
-
     def use(self, key: OutsideKey, port: int = 0) -> OutsideSocket:
         """Count one more user. Raises OSError when the first finds no address, port or descriptor."""
         outside = self._open.get(key) or self._add(key, port)
@@ -101,7 +99,7 @@ class OutsideSockets:
             sockets.ask_for_errors(sock, key.version)
 
         sock = self._quota.open(partial(sockets.open_outside, interface, key.version, port), direct)
-        outside = self._open[key] = OutsideSocket(sock, sock.getsockname(), sockets.own_endpoint(sock))
+        outside = self._open[key] = OutsideSocket(key, sock, sock.getsockname(), sockets.own_endpoint(sock))
         self._opened(outside)
         return outside
 

@@ -60,9 +60,9 @@ class ScalarPaths(Switchboard):
     def give(self, aid: int, data: bytes, source: Endpoint | None) -> None:
         self._counters.received_outside += 1
         forwarding = self._forwardings.get(aid)
-        if forwarding is None or not forwarding.entry.upstream:
+        if forwarding is None or not forwarding.terms.upstream:
             self._counters.drops[DropReason.UNKNOWN_AID] += 1
-        elif not forwarding.entry.receives:
+        elif not forwarding.terms.receives:
             self._drop(forwarding, DropReason.UNEXPECTED_REMOTE)
         elif len(data) > UDP_PAYLOAD_OCTETS[6]:
             self._drop(forwarding, DropReason.TOO_LARGE)
@@ -177,16 +177,16 @@ class ScalarPaths(Switchboard):
 
     def _to_remote(self, forwarding: Forwarding, octets: int, tos: int) -> int:
         """Send the data in the buffer, and the copies of it that a group's other receivers get; how many those are."""
-        entry, outside, data = forwarding.entry, forwarding.outside, self._view[DATA : DATA + octets]
-        if entry.sends_rtp and not is_rtp(data):
+        terms, outside, data = forwarding.terms, forwarding.outside, self._view[DATA : DATA + octets]
+        if terms.sends_rtp and not is_rtp(data):
             self._drop(forwarding, DropReason.NOT_RTP)
             return 0
-        if entry.upstream:
+        if terms.upstream:
             self._to_upstream(forwarding, bytes(data))
             return 0
         assert outside is not None, "an entry that sends has an outside socket"
         try:
-            sockets.send(outside, data, forwarding.remote, entry.ttl, sockets.marked(tos, entry.send_dscp))
+            sockets.send(outside.sock, data, forwarding.remote, terms.ttl, sockets.marked(tos, terms.send_dscp))
         except OSError as error:
             self._drop(forwarding, reason_of(error))
         else:
@@ -205,10 +205,11 @@ class ScalarPaths(Switchboard):
 
         They are told, and judge by, what the group outside sees as its source.
         """
-        group = self._groups.get((sender.entry.via, sender.entry.remote))
+        group = self._groups.get((sender.terms.via, sender.entry.remote))
         if group is None:
             return 0
-        before, source, tos = self._counters.copied, sender.seen_as, sockets.marked(tos, sender.entry.send_dscp)
+        tos = sockets.marked(tos, sender.terms.send_dscp)
+        before, source = self._counters.copied, sender.seen_as
         for receiver in group.receivers:
             if not receiver.is_same_client(sender) and receiver.admits(source[0]):
                 self._counters.copied += 1
@@ -221,13 +222,13 @@ class ScalarPaths(Switchboard):
     def _multicast_inside(self, group: Group, octets: int, tos: int) -> None:
         """The data in the buffer on the same group, without a header; one datagram for all who listen."""
         listener = group.listeners[0]
-        if listener.entry.receives_rtp and not is_rtp(self._view[DATA : DATA + octets]):
+        if listener.terms.receives_rtp and not is_rtp(self._view[DATA : DATA + octets]):
             self._counters.drops[DropReason.NOT_RTP] += 1
             return
         voice = self._inside_voices[listener.entry.remote.address.version]
         try:
             data, to = self._view[DATA : DATA + octets], to_sockaddr(listener.entry.remote)
-            sockets.send(voice, data, to, tos=sockets.marked(tos, listener.entry.receive_dscp))
+            sockets.send(voice, data, to, tos=sockets.marked(tos, listener.terms.receive_dscp))
         except OSError as error:
             self._counters.drops[reason_of(error)] += 1
             return
@@ -238,11 +239,11 @@ class ScalarPaths(Switchboard):
 
     def _to_client(self, forwarding: Forwarding, octets: int, source: SockAddr, tos: int) -> None:
         """Send the data in the buffer behind the header, and behind its source where that is reported."""
-        if forwarding.entry.receives_rtp and not is_rtp(self._view[DATA : DATA + octets]):
+        if forwarding.terms.receives_rtp and not is_rtp(self._view[DATA : DATA + octets]):
             self._drop(forwarding, DropReason.NOT_RTP)
             return
         start = DATA
-        if forwarding.entry.reports_source:
+        if forwarding.terms.reports_source:
             block = source_block(from_sockaddr(source))
             start -= len(block)
             self._view[start:DATA] = block
@@ -254,7 +255,7 @@ class ScalarPaths(Switchboard):
             return
         start -= HEADER_OCTETS
         self._view[start : start + HEADER_OCTETS] = forwarding.header
-        datagram, tos = self._view[start : DATA + octets], sockets.marked(tos, forwarding.entry.receive_dscp)
+        datagram, tos = self._view[start : DATA + octets], sockets.marked(tos, forwarding.terms.receive_dscp)
         try:
             if len(datagram) <= self._room(forwarding):
                 sockets.send(forwarding.inside, datagram, forwarding.client, tos=tos)

@@ -34,11 +34,11 @@ from mcastsocks.tables.changes import (
     RemoveEntry,
     Result,
     Route,
+    Terms,
     Traffic,
 )
 from mcastsocks.tables.filters import ANY_SOURCE, union
 from mcastsocks.tables.reassembly import Reassembly
-from mcastsocks.tables.remotes import RemoteIndex
 
 _WHY = {
     errno.EACCES: "a group on a port below 1024 needs CAP_NET_BIND_SERVICE (net.ipv4.ip_unprivileged_port_start)",
@@ -147,10 +147,10 @@ class Switchboard(ABC):
     def _apply(self, change: Change) -> Result:
         try:
             match change:
-                case AddEntry(entry):
-                    return self._add(entry)
-                case ChangeEntry(entry):
-                    return self._change(self._forwardings[entry.aid], entry)
+                case AddEntry(entry, terms):
+                    return self._add(entry, terms)
+                case ChangeEntry(aid, terms):
+                    return self._change(self._forwardings[aid], terms)
                 case RemoveEntry(aid):
                     return self._remove(self._forwardings[aid])
                 case AddAssociate(associate):
@@ -166,14 +166,14 @@ class Switchboard(ABC):
         except KeyError as error:
             return Failed(0, f"no such entry: {error}")
 
-    def _add(self, entry: Entry) -> Done:
+    def _add(self, entry: Entry, terms: Terms) -> Done:
         if entry.client in self._inside_sockaddrs:
             raise OSError(errno.EPERM, "the client's endpoint is the relay's own: datagrams would go round for ever")
-        remote = sockets.remote_sockaddr(entry.remote, self._outside.interface(entry.via))
-        forwarding = Forwarding.of(entry, self._inside[entry.inside], remote)
+        remote = sockets.remote_sockaddr(entry.remote, self._outside.interface(terms.via))
+        forwarding = Forwarding.of(entry, terms, self._inside[entry.inside], remote)
         outside = self._use_outside(forwarding)
         try:
-            self._settle(forwarding, entry.receives, entry.sends)
+            self._settle(forwarding, terms.receives, terms.sends)
         except OSError:
             self._settle(forwarding, receives=False, sends=False)
             self._release_outside(forwarding)
@@ -181,13 +181,13 @@ class Switchboard(ABC):
         self._forwardings[entry.aid] = forwarding
         return Done(outside)
 
-    def _change(self, forwarding: Forwarding, entry: Entry) -> Done:
-        before = forwarding.entry
-        forwarding.become(entry)
+    def _change(self, forwarding: Forwarding, terms: Terms) -> Done:
+        before = forwarding.terms
+        forwarding.become(terms)
         outside = None
         try:
             outside = self._use_outside(forwarding)
-            self._settle(forwarding, entry.receives, entry.sends)
+            self._settle(forwarding, terms.receives, terms.sends)
         except OSError:
             forwarding.become(before)
             self._settle(forwarding, before.receives, before.sends)
@@ -205,7 +205,7 @@ class Switchboard(ABC):
 
     def _settle(self, forwarding: Forwarding, receives: bool, sends: bool) -> None:
         """Let the association's group or remote in, or no more. Raises OSError, and all is as it was."""
-        if forwarding.entry.upstream:
+        if forwarding.terms.upstream:
             return
         self._aim(forwarding, sends and (forwarding.is_group or not receives))
         if forwarding.is_group:
@@ -213,23 +213,20 @@ class Switchboard(ABC):
             if forwarding.entry.mm:
                 self._hear_inside(forwarding, sends)
             return
-        remotes, (host, port, *_) = self._remotes_of(forwarding), forwarding.remote
+        assert forwarding.outside is not None, "unicast always has one"
+        remotes, (host, port, *_) = forwarding.outside.remotes, forwarding.remote
         if receives != remotes.holds(host, port, forwarding.entry.aid):
             (remotes.add if receives else remotes.remove)(host, port, forwarding.entry.aid)
 
-    def _remotes_of(self, forwarding: Forwarding) -> RemoteIndex:
-        """Who may answer at the association's outside socket."""
-        return self._outside[_outside_key(forwarding.entry)].remotes
-
     def _receive_group(self, forwarding: Forwarding, wanted: bool) -> None:
         """Join for the first receiver, ask for other sources with every change, leave with the last."""
-        entry = forwarding.entry
-        name, sources = (entry.via, entry.remote), entry.sources if wanted else None
+        entry, terms = forwarding.entry, forwarding.terms
+        name, sources = (terms.via, entry.remote), terms.sources if wanted else None
         group = self._groups.get(name)
         if group is None:
             if not wanted:
                 return
-            group = self._new_group(entry)
+            group = self._new_group(*name)
         filters = group.filters_with(entry.aid, sources)
         if not filters:
             del self._groups[name]
@@ -288,9 +285,9 @@ class Switchboard(ABC):
             )
             self._own.add(voice.getsockname())
 
-    def _new_group(self, entry: Entry) -> Group:
-        membership = Membership(entry.remote, self._outside.interface(entry.via), self._quota)
-        group = Group((entry.via, entry.remote), membership, self._borders[entry.via])
+    def _new_group(self, via: str, name: Endpoint) -> Group:
+        membership = Membership(name, self._outside.interface(via), self._quota)
+        group = Group((via, name), membership, self._borders[via])
         group.membership.opened = lambda sock: self._watch(partial(self._drain_group, group, sock), sock)
         group.membership.closing = partial(self._retire, group)
         return group
@@ -306,23 +303,26 @@ class Switchboard(ABC):
 
     def _use_outside(self, forwarding: Forwarding) -> Endpoint | None:
         """Give an association what it leaves by, where it needs it and has none: the endpoint, which remotes see."""
-        entry = forwarding.entry
-        if forwarding.outside is not None or entry.upstream or (forwarding.is_group and not entry.sends):
+        terms = forwarding.terms
+        if forwarding.outside is not None or terms.upstream or (forwarding.is_group and not terms.sends):
             return None
-        outside = self._outside.use(_outside_key(entry))
-        forwarding.outside, forwarding.seen_as = outside.sock, outside.sockaddr
-        return outside.endpoint
+        forwarding.outside = self._outside.use(self._outside_key(forwarding))
+        return forwarding.outside.endpoint
+
+    def _outside_key(self, forwarding: Forwarding) -> OutsideKey:
+        entry = forwarding.entry
+        return OutsideKey(forwarding.terms.via, entry.channel, entry.client, entry.remote.address.version)
 
     def _release_outside(self, forwarding: Forwarding) -> None:
         if forwarding.outside is not None:
+            self._outside.release(forwarding.outside.key)
             forwarding.outside = None
-            self._outside.release(_outside_key(forwarding.entry))
 
     def _aim(self, forwarding: Forwarding, wanted: bool) -> None:
         """Errors about its destination are its own, where that is none of those who may answer."""
         if forwarding.outside is None:
             return
-        targets, (host, port, *_) = self._outside[_outside_key(forwarding.entry)].targets, forwarding.remote
+        targets, (host, port, *_) = forwarding.outside.targets, forwarding.remote
         if wanted != targets.holds(host, port, forwarding.entry.aid):
             (targets.add if wanted else targets.remove)(host, port, forwarding.entry.aid)
 
@@ -351,10 +351,6 @@ class Switchboard(ABC):
     def _unwatch(self, sock: socket.socket) -> None:
         unwatch(self._loop, sock.fileno())
         self._overruns.closing(sock)
-
-
-def _outside_key(entry: Entry) -> OutsideKey:
-    return OutsideKey(entry.via, entry.channel, entry.client, entry.remote.address.version)
 
 
 def _renew(memberships: Sequence[Membership], interface: Interface) -> int:

@@ -222,14 +222,15 @@ class ControlChannel:
             remote=str(association.remote),
             address=str(association.target) if isinstance(association.remote.host, str) else None,
             outside=str(association.outside) if association.outside else None,
-            ttl=association.ttl or None,
-            rule=" and ".join(association.rules),
-            upstream=association.upstream or None,
+            ttl=association.terms.ttl or None,
+            rule=" and ".join(association.grant.rules),
+            upstream=association.grant.upstream or None,
             **moved,
             reason=reason,
         )
 
 
 def _what(association: Association) -> str:
-    directions = [word for word, holds in (("receive", association.receives), ("send", association.sends)) if holds]
+    terms = association.terms
+    directions = [word for word, holds in (("receive", terms.receives), ("send", terms.sends)) if holds]
     return "+".join(directions) + ("-group" if association.is_group else "-unicast")

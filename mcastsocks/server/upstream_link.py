@@ -98,7 +98,7 @@ class UpstreamLink:
     def check_reports(self, plan: Plan) -> None:
         """Raises UpstreamFailed when the client wants to hear of senders that nobody names to us."""
         is_told = self._there.reports_source or self._only_sender is not None
-        if plan.wanted.reports_source and not is_told:
+        if plan.wanted.terms.reports_source and not is_told:
             why = f"upstream {self._channel.upstream}: it does not report sources"
             raise UpstreamFailed(ReplyCode.GENERAL_FAILURE, why, plan.inquiry.directions)
 
@@ -135,7 +135,7 @@ class UpstreamLink:
         """To the directions and sources that there were."""
         if self._there.terms.is_group and before & wanted & Flags.RECEIVE_FROM:
             with suppress(RelayError):
-                await _filter(self._there, plan.association.sources)
+                await _filter(self._there, plan.association.terms.sources)
         await self.keep(before)
 
     async def _ask(self, request: Awaitable[None]) -> None:

@@ -43,7 +43,7 @@ class UpstreamRequests:
     def handle(self, request: ControlRequest) -> None:
         """A request that names an association which goes through one."""
         link = self._links[request.aid]
-        name = link.association.upstream
+        name = link.association.grant.upstream
         if not self._start(name, self._handle_in_turn(link, request)):
             self._here.refuse(requests.refuse(request, ReplyCode.GENERAL_FAILURE, self._crowded(name)), request)
 
@@ -117,7 +117,7 @@ class UpstreamRequests:
                 self._here.handle_here(request)
 
     async def _set_ttl(self, link: UpstreamLink, request: ControlRequest) -> None:
-        before = link.association.ttl
+        before = link.association.grant
         outcome = requests.set_ttl(self._services.table, self._channel, request)
         if isinstance(outcome, Refusal):
             self._here.refuse(outcome, request)
@@ -125,7 +125,7 @@ class UpstreamRequests:
         try:
             await link.set_ttl(request.ttl)
         except UpstreamFailed as failed:
-            link.association.ttl = before
+            link.association.grant = before
             self._here.refuse(requests.refuse(request, failed.code, str(failed)), request)
             self._end_if_gone(link, failed)
         else:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from mcastsocks.address import Endpoint, IPAddress, SockAddr
 from mcastsocks.tables.aids import AidPool
-from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
+from mcastsocks.tables.changes import Terms
 from mcastsocks.tables.tally import Tally
 from mcastsocks.wire.control import Flags
 
@@ -34,6 +36,39 @@ class Channel:
         return address.is_unspecified or address == self.peer or address in self.hosts
 
 
+class Grant(NamedTuple):
+    """What the rules, by name, made of what was asked: terms and the highest TTL; one for all that agree in it.
+
+    `upstream` is the name of the other relay that an association goes through; empty: directly.
+    """
+
+    terms: Terms = Terms()
+    rules: tuple[str, ...] = ()
+    max_ttl: int = 0
+    upstream: str = ""
+
+    @property
+    def directions(self) -> int:
+        return self.terms.receives * Flags.RECEIVE_FROM | self.terms.sends * Flags.SEND_TO
+
+    def keeping(self, directions: int) -> Grant:
+        """No others than these directions."""
+        receives, sends = bool(directions & Flags.RECEIVE_FROM), bool(directions & Flags.SEND_TO)
+        return shared(self._replace(terms=self.terms._replace(receives=receives, sends=sends)))
+
+    def with_ttl(self, ttl: int) -> Grant:
+        return shared(self._replace(terms=self.terms._replace(ttl=ttl)))
+
+
+NOTHING = Grant()
+
+
+@lru_cache(maxsize=4096)
+def shared(grant: Grant) -> Grant:
+    """The one that stands for all equal to it."""
+    return grant
+
+
 @dataclass(slots=True)
 class Association:
     """A client's way to one remote or group; lives as long as it holds a direction (mcast §4.3)."""
@@ -45,27 +80,16 @@ class Association:
     target: Endpoint  # where its datagrams go: always an address
     opened_at: float
     transport: int  # UDP-UNICAST, TCP-ENCAPSULATED, UDP-MULTICAST and the mode
-    directions: int = Flags.NONE
-    ttl: int = 0
-    max_ttl: int = 0
-    rules: tuple[str, ...] = ()
-    sources: SourceFilter = ANY_SOURCE
-    reports_source: bool = False
+    grant: Grant = NOTHING
     outside: Endpoint | None = None
-    via: str = ""
-    sends_rtp: bool = False
-    receives_rtp: bool = False
-    send_dscp: int | None = None
-    receive_dscp: int | None = None
-    upstream: str = ""  # the other relay that it goes through, by name
 
-    def adopt(self, wanted: Association) -> None:
-        """Take over what a plane has made true."""
-        self.directions, self.ttl, self.max_ttl = wanted.directions, wanted.ttl, wanted.max_ttl
-        self.rules, self.sources, self.reports_source = wanted.rules, wanted.sources, wanted.reports_source
-        self.via, self.send_dscp, self.receive_dscp = wanted.via, wanted.send_dscp, wanted.receive_dscp
-        self.sends_rtp, self.receives_rtp = wanted.sends_rtp, wanted.receives_rtp
-        self.upstream = wanted.upstream
+    @property
+    def terms(self) -> Terms:
+        return self.grant.terms
+
+    @property
+    def directions(self) -> int:
+        return self.grant.directions
 
     @property
     def is_group(self) -> bool:
@@ -78,14 +102,6 @@ class Association:
     @property
     def is_mm(self) -> bool:
         return bool(self.transport & Flags.MM_MODE)
-
-    @property
-    def sends(self) -> bool:
-        return bool(self.directions & Flags.SEND_TO)
-
-    @property
-    def receives(self) -> bool:
-        return bool(self.directions & Flags.RECEIVE_FROM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +120,7 @@ class AssociationTable:
     def __init__(self, limits: TableLimits, aids: AidPool | None = None) -> None:
         self.limits = limits
         self._aids = aids or AidPool(limits.associations)
-        self._by_aid: dict[int, Association] = {}
+        self._count = 0
         self._by_channel: dict[int, dict[int, Association]] = {}
         self._held: Tally[str] = Tally()
         self._shared: dict[Endpoint, Endpoint] = {}  # one local endpoint for all associations that name it
@@ -114,7 +130,7 @@ class AssociationTable:
         self._groups_held: dict[str, Tally[Endpoint]] = {}
 
     def __len__(self) -> int:
-        return len(self._by_aid)
+        return self._count
 
     @property
     def slot_bits(self) -> int:
@@ -163,7 +179,7 @@ class AssociationTable:
         if local is not None:
             local = self._shared.setdefault(local, local)
         association = Association(self._aids.draw(), channel, local, remote, target, now, transport)
-        self._by_aid[association.aid] = association
+        self._count += 1
         self._by_channel.setdefault(channel.number, {})[association.aid] = association
         self._held.add(channel.account)
         if (channel.number, local) not in self._locals:
@@ -177,9 +193,9 @@ class AssociationTable:
     def close(self, association: Association) -> None:
         """Forget an association; its AID rests."""
         channel, target = association.channel, association.target
-        del self._by_aid[association.aid]
         siblings = self._by_channel[channel.number]
         del siblings[association.aid]
+        self._count -= 1
         if not siblings:
             del self._by_channel[channel.number]
         self._aids.give_back(association.aid)

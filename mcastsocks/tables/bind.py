@@ -13,12 +13,12 @@ It takes three steps, because others have to be asked in between:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from itertools import starmap
 from typing import Protocol
 
 from mcastsocks.address import Endpoint, IPAddress, unmapped_endpoint
-from mcastsocks.tables.associations import Association, AssociationTable, Channel
+from mcastsocks.tables.associations import NOTHING, Association, AssociationTable, Channel, Grant, shared
 from mcastsocks.tables.changes import AddEntry, ChangeEntry, Failed, Result
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 from mcastsocks.tables.flaws import (
@@ -99,7 +99,7 @@ class Plan:
 
     inquiry: Inquiry
     association: Association
-    wanted: Association
+    wanted: Grant
     change: AddEntry | ChangeEntry
 
 
@@ -158,20 +158,21 @@ def plan_bind(
     if isinstance(mode, str):
         return refuse(request, ReplyCode.GENERAL_FAILURE, mode, allowed | Flags.UDP_MULTICAST)
     association = inquiry.association
-    ways = {_way(verdict) for verdict in verdicts.values()} | (
-        {_way(association)} if association is not None else set()
-    )
+    wanted = _wanted(association.grant if association is not None else NOTHING, inquiry, verdicts)
+    ways = {(verdict.via, verdict.upstream) for verdict in verdicts.values()}
+    if association is not None:
+        ways.add((association.terms.via, association.grant.upstream))
     if len(ways) > 1:
-        why = f"the rules take the directions by different ways, {' and '.join(sorted(ways))}: an association has one"
+        named = " and ".join(sorted(starmap(_way, ways)))
+        why = f"the rules take the directions by different ways, {named}: an association has one"
         return refuse(request, ReplyCode.GENERAL_FAILURE, why, _possible(request, next(iter(verdicts))))
     if association is None:
         if full := table.full_for(channel, inquiry.local, target):
             return refuse(request, ReplyCode.GENERAL_FAILURE, full)
         transport = _transport(request.flags) | mode
         association = table.open(channel, inquiry.local, inquiry.remote, target, now, transport)
-    wanted = _wanted(association, inquiry, verdicts)
-    change = ChangeEntry if association.directions else AddEntry
-    return Plan(inquiry, association, wanted, change(entry_of(wanted)))
+        return Plan(inquiry, association, wanted, AddEntry(entry_of(association), wanted.terms))
+    return Plan(inquiry, association, wanted, ChangeEntry(association.aid, wanted.terms))
 
 
 def conclude_bind(table: AssociationTable, plan: Plan, results: Sequence[Result]) -> Refusal | Outcome:
@@ -183,7 +184,7 @@ def conclude_bind(table: AssociationTable, plan: Plan, results: Sequence[Result]
             table.close(association)
         code = ReplyCode.GENERAL_FAILURE if association.is_group else of_errno(result.errno)
         return refuse(request, code, result.why)
-    association.adopt(plan.wanted)
+    association.grant = plan.wanted
     association.outside = result.outside or association.outside
     granted = plan.inquiry.directions | association.transport | (request.flags & Flags.REPORT_SOURCE)
     options: tuple[Option, ...] = ()
@@ -202,30 +203,28 @@ def abandon_bind(table: AssociationTable, plan: Plan, code: ReplyCode, why: str,
     return refuse(plan.inquiry.request, code, why, _possible(plan.inquiry.request, granted))
 
 
-def _way(taken: Verdict | Association) -> str:
-    return f"{taken.via} through {taken.upstream}" if taken.upstream else taken.via
+def _way(via: str, upstream: str) -> str:
+    return f"{via} through {upstream}" if upstream else via
 
 
-def _wanted(association: Association, inquiry: Inquiry, verdicts: Mapping[int, Verdict]) -> Association:
-    """The association with the directions asked as well: each comes with its own TTL, sources and reports."""
-    wanted = replace(association, directions=association.directions | inquiry.directions)
-    wanted.rules = _rules_of(association.rules, *(verdict.rule for verdict in verdicts.values()))
+def _wanted(held: Grant, inquiry: Inquiry, verdicts: Mapping[int, Verdict]) -> Grant:
+    """What is held, and the directions asked: each comes with its own TTL, sources and reports."""
+    request, max_ttl, verdict = inquiry.request, held.max_ttl, next(iter(verdicts.values()))
+    terms = held.terms._replace(via=verdict.via, upstream=bool(verdict.upstream))
     if (receiving := verdicts.get(Flags.RECEIVE_FROM)) is not None:
-        wanted.sources, wanted.reports_source = inquiry.sources, bool(inquiry.request.flags & Flags.REPORT_SOURCE)
-        wanted.via, wanted.upstream, wanted.receive_dscp = receiving.via, receiving.upstream, receiving.dscp
-        wanted.receives_rtp = receiving.require == "rtp"
+        terms = terms._replace(
+            receives=True,
+            sources=inquiry.sources,
+            reports_source=bool(request.flags & Flags.REPORT_SOURCE),
+            receive_dscp=receiving.dscp,
+            receives_rtp=receiving.require == "rtp",
+        )
     if (sending := verdicts.get(Flags.SEND_TO)) is not None:
-        wanted.via, wanted.upstream, wanted.send_dscp = sending.via, sending.upstream, sending.dscp
-        wanted.sends_rtp = sending.require == "rtp"
-        if inquiry.multicast:
-            wanted.ttl, wanted.max_ttl = inquiry.request.ttl, sending.max_ttl
-    return wanted
-
-
-@lru_cache(maxsize=1024)
-def _rules_of(before: tuple[str, ...], *others: str) -> tuple[str, ...]:
-    """One tuple for the many associations that the same rules allow."""
-    return tuple(dict.fromkeys((*before, *others)))
+        ttl, max_ttl = (request.ttl, sending.max_ttl) if inquiry.multicast else (0, 0)
+        rtp = sending.require == "rtp"
+        terms = terms._replace(sends=True, ttl=ttl, send_dscp=sending.dscp, sends_rtp=rtp)
+    rules = tuple(dict.fromkeys((*held.rules, *(each.rule for each in verdicts.values()))))
+    return shared(Grant(terms, rules, max_ttl, verdict.upstream))
 
 
 def _client(inquiry: Inquiry) -> IPAddress:

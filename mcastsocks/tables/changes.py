@@ -4,36 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One association as a plane sees it; all that it has to make true.
+class Terms(NamedTuple):
+    """What an association does, and how; the thousands that agree in it share one.
 
-    `inside` is the relay's own address and port that the client faces; `client` is the socket address that the
-    client's datagrams come from, port 0 while it is to be learnt, None when they come over the control channel;
-    `remote` is a destination or a group, always with an address. Entries of one channel and client share an outside
-    socket for each family and `via`, the name of an outside. What receives a group gets copies of it from the sources
-    that `sources` admits; with `mm` the group is multicast inside instead, and what the client multicasts there goes
-    out. A DSCP is 0 to 63; None: as the datagram came. With `upstream` another relay is between us and the remote, and
-    the plane has no outside socket or membership for it. `sends_rtp` and `receives_rtp`: what is neither RTP nor RTCP
-    is dropped.
+    What receives a group gets copies of it from the sources that `sources` admits. `via` is the name of an outside. A
+    DSCP is 0 to 63; None: as the datagram came. With `upstream` another relay is between us and the remote, and the
+    plane has no outside socket or membership for it. `sends_rtp` and `receives_rtp`: what is neither RTP nor RTCP is
+    dropped.
     """
 
-    aid: int
-    channel: int
-    inside: Endpoint
-    client: SockAddr | None
-    remote: Endpoint
-    sends: bool
-    receives: bool
+    sends: bool = False
+    receives: bool = False
     ttl: int = 0
     sources: SourceFilter = ANY_SOURCE
     reports_source: bool = False
-    mm: bool = False
     via: str = ""
     send_dscp: int | None = None
     receive_dscp: int | None = None
@@ -42,18 +32,38 @@ class Entry:
     receives_rtp: bool = False
 
 
+class Entry(NamedTuple):
+    """One association as a plane sees it: who and where. That stays, while its terms may change.
+
+    `inside` is the relay's own address and port that the client faces; `client` is the socket address that the
+    client's datagrams come from, port 0 while it is to be learnt, None when they come over the control channel;
+    `remote` is a destination or a group, always with an address. With `mm` the group is multicast inside, instead of a
+    copy to each receiver, and what the client multicasts there goes out. Entries of one channel and client share an
+    outside socket for each family and `via`, unless the outside's ports are shared by all.
+    """
+
+    aid: int
+    channel: int
+    inside: Endpoint
+    client: SockAddr | None
+    remote: Endpoint
+    mm: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class AddEntry:
     """Start forwarding for an association. Done carries its outside endpoint."""
 
     entry: Entry
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeEntry:
-    """Other directions, TTL or sources for an association; its addresses stay. Done may carry its outside endpoint."""
+    """Other directions, TTL or sources for an association. Done may carry its outside endpoint."""
 
-    entry: Entry
+    aid: int
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def release(table: AssociationTable, channel: Channel, request: ControlRequest) 
 
 def change_to_keep(association: Association, kept: int) -> ChangeEntry | RemoveEntry:
     """How a plane gets from the association's directions to fewer, none included."""
-    return ChangeEntry(entry_of(replace(association, directions=kept))) if kept else RemoveEntry(association.aid)
+    return ChangeEntry(association.aid, association.grant.keeping(kept).terms) if kept else RemoveEntry(association.aid)
 
 
 def conclude_release(
@@ -96,7 +96,7 @@ def conclude_release(
 ) -> Traffic | None:
     """Note what the association still holds; what it moved when that is nothing and it has ended."""
     if kept:
-        association.directions = kept
+        association.grant = association.grant.keeping(kept)
         return None
     table.close(association)
     [result] = results
@@ -114,12 +114,12 @@ def set_ttl(table: AssociationTable, channel: Channel, request: ControlRequest) 
     association = table.get(request.aid, channel)
     if association is None:
         return refuse(request, ReplyCode.BAD_ASSOCIATION, f"no association {request.aid:08x} on this channel")
-    if not (association.is_group and association.sends):
+    if not (association.is_group and association.terms.sends):
         return refuse(request, ReplyCode.BAD_CONTEXT, "the association does not send to a group")
-    if flaw := flaw_of_ttl(request.ttl, association.max_ttl):
+    if flaw := flaw_of_ttl(request.ttl, association.grant.max_ttl):
         return refuse(request, ReplyCode.TTL_NOT_ALLOWED, flaw)
-    association.ttl = request.ttl
-    return association, ChangeEntry(entry_of(association))
+    association.grant = association.grant.with_ttl(request.ttl)
+    return association, ChangeEntry(association.aid, association.terms)
 
 
 def ttl_reply(request: ControlRequest) -> ControlReply:
@@ -137,18 +137,7 @@ def entry_of(association: Association) -> Entry:
         association.channel.inside,
         None if association.is_encapsulated else _client_of(association),
         association.target,
-        association.sends,
-        association.receives,
-        association.ttl,
-        association.sources,
-        association.reports_source,
         association.is_mm,
-        association.via,
-        association.send_dscp,
-        association.receive_dscp,
-        bool(association.upstream),
-        association.sends_rtp,
-        association.receives_rtp,
     )
 
 

@@ -20,7 +20,7 @@ from mcastsocks.planes.batch.singles import Single
 from mcastsocks.planes.interface import Interface, Outside, Plane, PlaneOptions
 from mcastsocks.planes.loop import DatagramLoop
 from mcastsocks.planes.portable import PortablePlane
-from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Done, Entry, Result
+from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Done, Entry, Result, Terms
 from mcastsocks.wire.datagram import HEADER
 
 WAIT_S = 5.0
@@ -48,7 +48,7 @@ class Bench:
         self.plane = plane
         self._sockets: list[socket.socket] = []
         self._aids = iter(range(0x1000, 0x2000))
-        self.entries: dict[int, Entry] = {}
+        self.terms: dict[int, Terms] = {}
         self.inside = self._free_inside()
 
     def udp(self, host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -72,18 +72,26 @@ class Bench:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
         return sock
 
-    def entry(self, client: SockAddr | None, remote: Endpoint, channel: int = 1, **options: Any) -> Entry:
-        options = {"sends": True, "receives": True} | options
-        entry = Entry(next(self._aids), channel, self.inside, client, remote, **options)
-        self.entries[entry.aid] = entry
-        return entry
+    def addition(
+        self,
+        client: SockAddr | None,
+        remote: Endpoint,
+        channel: int = 1,
+        inside: Endpoint | None = None,
+        mm: bool = False,
+        **terms: Any,
+    ) -> AddEntry:
+        """Of a new entry, in both directions unless its terms say otherwise."""
+        entry = Entry(next(self._aids), channel, inside or self.inside, client, remote, mm)
+        self.terms[entry.aid] = Terms(**{"sends": True, "receives": True} | terms)
+        return AddEntry(entry, self.terms[entry.aid])
 
     def add(self, client: socket.socket | SockAddr | None, remote: Endpoint, channel: int = 1, **options: Any) -> int:
         """A new entry, a receiver too when it receives a group; its AID."""
         sockaddr = client.getsockname() if isinstance(client, socket.socket) else client
-        entry = self.entry(sockaddr, remote, channel, **options)
-        assert isinstance(self.apply(AddEntry(entry)), Done)
-        return entry.aid
+        added = self.addition(sockaddr, remote, channel, **options)
+        assert isinstance(self.apply(added), Done)
+        return added.entry.aid
 
     def apply(self, *changes: Change) -> Result:
         """The last change's result."""
@@ -105,10 +113,10 @@ class Bench:
         assert (rsv, frag, dgid) == (0, 0, 0)
         return aid, octets[HEADER.size :]
 
-    def change(self, aid: int, **options: Any) -> Result:
+    def change(self, aid: int, **terms: Any) -> Result:
         """Other directions, TTL or sources for an entry that was added."""
-        self.entries[aid] = replace(self.entries[aid], **options)
-        return self.apply(ChangeEntry(self.entries[aid]))
+        self.terms[aid] = self.terms[aid]._replace(**terms)
+        return self.apply(ChangeEntry(aid, self.terms[aid]))
 
     def forget_ipv6(self) -> None:
         """The outside has lost its IPv6 address."""

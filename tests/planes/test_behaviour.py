@@ -13,7 +13,7 @@ import pytest
 
 from mcastsocks.address import Endpoint, from_sockaddr
 from mcastsocks.planes.counters import DropReason
-from mcastsocks.tables.changes import AddEntry, ChangeEntry, Done, Failed, RemoveEntry
+from mcastsocks.tables.changes import ChangeEntry, Done, Failed, RemoveEntry
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 from mcastsocks.tables.reassembly import QueueEnd, ReassemblyLimits
 from mcastsocks.wire.datagram import HEADER, Datagram, source_block
@@ -133,19 +133,19 @@ def test_an_endpoint_is_learnt_once_and_only_from_the_right_address(plane: str) 
 def test_a_hello_teaches_and_is_relayed_nowhere(plane: str) -> None:
     async def test(bench: Bench) -> None:
         client, remote = bench.udp(), bench.udp()
-        entry = bench.entry(("127.0.0.1", 0), remote_of(remote), sends=False)
-        added = bench.apply(AddEntry(entry))
+        addition = bench.addition(("127.0.0.1", 0), remote_of(remote), sends=False)
+        added = bench.apply(addition)
         assert isinstance(added, Done)
         assert added.outside is not None
         to_relay = (str(added.outside.host), added.outside.port)
         counters = bench.plane.counters()
         remote.sendto(b"too early", to_relay)
         await bench.settled(lambda: counters.drops[DropReason.ENDPOINT_UNKNOWN] == 1)
-        bench.send(client, entry.aid)
+        bench.send(client, addition.entry.aid)
         await bench.settled(lambda: counters.hellos == 1)
         remote.sendto(b"in time", to_relay)
-        assert await bench.received(client) == (entry.aid, b"in time")
-        bench.send(client, entry.aid, b"but it may not send")
+        assert await bench.received(client) == (addition.entry.aid, b"in time")
+        bench.send(client, addition.entry.aid, b"but it may not send")
         await bench.settled(lambda: counters.drops[DropReason.NO_SEND_DIRECTION] == 1)
         assert counters.sent_outside == 0
 
@@ -358,10 +358,10 @@ def test_the_original_sender_is_reported_where_asked(plane: str) -> None:
         octets, _ = await bench.receive(told)
         assert Datagram.parse(octets) == Datagram(aid, b"news", rsv=1, source=remote_of(sender))
         assert await bench.received(untold) == (other, b"news")
-        voice = bench.entry(talker.getsockname(), group, 3, receives=False, ttl=1)
-        added = bench.apply(AddEntry(voice))
+        voice = bench.addition(talker.getsockname(), group, 3, receives=False, ttl=1)
+        added = bench.apply(voice)
         assert isinstance(added, Done)
-        bench.send(talker, voice.aid, b"from inside")
+        bench.send(talker, voice.entry.aid, b"from inside")
         octets, _ = await bench.receive(told)
         assert Datagram.parse(octets).source == added.outside, "what the group outside sees"
 
@@ -564,31 +564,31 @@ def test_what_goes_through_an_upstream_is_handed_over_and_takes_no_socket(plane:
     async def test(bench: Bench) -> None:
         client, remote, counters = bench.udp(), bench.udp(), bench.plane.counters()
         before = bench.plane.descriptors()
-        entry = bench.entry(client.getsockname(), remote_of(remote), upstream=True)
-        assert bench.apply(AddEntry(entry)) == Done()
-        bench.send(client, entry.aid, b"nobody there yet")
+        addition = bench.addition(client.getsockname(), remote_of(remote), upstream=True)
+        assert bench.apply(addition) == Done()
+        bench.send(client, addition.entry.aid, b"nobody there yet")
         await bench.settled(lambda: counters.drops[DropReason.UNREACHABLE] == 1)
-        bench.plane.divert(entry.aid, through)
+        bench.plane.divert(addition.entry.aid, through)
         to_relay = (str(bench.inside.host), bench.inside.port)
-        bench.send(client, entry.aid, b"one")
-        bench.send(client, entry.aid)
+        bench.send(client, addition.entry.aid, b"one")
+        bench.send(client, addition.entry.aid)
         for frag, body in ((0x82, b"half"), (0x01, b"one ")):
-            client.sendto(HEADER.pack(0, frag, 7, entry.aid) + body, to_relay)
-        bench.send(client, entry.aid, bytes(65_499))
-        bench.send(bench.udp(), entry.aid, b"stolen")
-        bench.send(client, entry.aid, b"too many")
+            client.sendto(HEADER.pack(0, frag, 7, addition.entry.aid) + body, to_relay)
+        bench.send(client, addition.entry.aid, bytes(65_499))
+        bench.send(bench.udp(), addition.entry.aid, b"stolen")
+        bench.send(client, addition.entry.aid, b"too many")
         await bench.settled(lambda: counters.drops[DropReason.BUFFER_FULL] == 1)
         assert taken == [b"one", b"", b"one half", bytes(65_499), b"too many"]
         assert counters.drops[DropReason.WRONG_PORT] == 1
-        traffic = bench.plane.traffic(entry.aid)
+        traffic = bench.plane.traffic(addition.entry.aid)
         assert traffic is not None
         assert (traffic.to_remote_datagrams, traffic.to_remote_octets, traffic.dropped_datagrams) == (4, 65_510, 3)
         assert bench.nothing_waits_for(remote)
         assert bench.plane.descriptors() == before
-        bench.change(entry.aid, sends=False)
-        bench.send(client, entry.aid, b"not any more")
+        bench.change(addition.entry.aid, sends=False)
+        bench.send(client, addition.entry.aid, b"not any more")
         await bench.settled(lambda: counters.drops[DropReason.NO_SEND_DIRECTION] == 1)
-        bench.apply(RemoveEntry(entry.aid))
+        bench.apply(RemoveEntry(addition.entry.aid))
 
     on_plane(plane, test)
 
@@ -681,11 +681,11 @@ def test_a_full_plane_refuses_and_leaves_nothing_behind(plane: str) -> None:
     async def test(bench: Bench) -> None:
         client = bench.udp()
         bench.add(client, Endpoint(IPv4Address("127.0.0.1"), 9))
-        entry = bench.entry(client.getsockname(), bench.group(), sends=False)
-        refused = bench.apply(AddEntry(entry))
+        addition = bench.addition(client.getsockname(), bench.group(), sends=False)
+        refused = bench.apply(addition)
         assert isinstance(refused, Failed)
         assert refused.errno == errno.EMFILE
-        assert bench.plane.traffic(entry.aid) is None
+        assert bench.plane.traffic(addition.entry.aid) is None
         assert bench.plane.descriptors() == 2
 
     on_plane(plane, test, max_sockets=2)
@@ -701,7 +701,7 @@ def test_sockets_towards_clients_count_as_well(plane: str) -> None:
         assert refused.value.errno == errno.EMFILE
         assert bench.plane.descriptors() == 2
         bench.plane.open_inside(bench.inside)  # it is there already
-        bench.apply(RemoveEntry(next(iter(bench.entries))))
+        bench.apply(RemoveEntry(next(iter(bench.terms))))
         bench.plane.open_inside(another)
         assert bench.plane.descriptors() == 2
 
@@ -718,12 +718,12 @@ def test_an_endpoint_of_the_relays_own_is_no_clients(plane: str) -> None:
         before = bench.plane.descriptors()
         for own in (bench.inside, another):
             for remote in (Endpoint(IPv4Address("127.0.0.1"), 9), bench.group()):
-                entry = bench.entry((str(own.host), own.port), remote)
-                refused = bench.apply(AddEntry(entry))
+                addition = bench.addition((str(own.host), own.port), remote)
+                refused = bench.apply(addition)
                 assert isinstance(refused, Failed)
                 assert refused.errno == errno.EPERM
                 assert of_errno(refused.errno) == ReplyCode.NOT_ALLOWED
-                assert bench.plane.traffic(entry.aid) is None
+                assert bench.plane.traffic(addition.entry.aid) is None
         assert bench.plane.descriptors() == before
         bench.add(("127.0.0.3", bench.inside.port), Endpoint(IPv4Address("127.0.0.1"), 9))
 
@@ -733,8 +733,8 @@ def test_an_endpoint_of_the_relays_own_is_no_clients(plane: str) -> None:
 @every_plane
 def test_an_unknown_entry_fails_and_says_so(plane: str) -> None:
     async def test(bench: Bench) -> None:
-        entry = bench.entry(bench.udp().getsockname(), bench.group())
-        for change in (RemoveEntry(entry.aid), ChangeEntry(entry)):
+        addition = bench.addition(bench.udp().getsockname(), bench.group())
+        for change in (RemoveEntry(addition.entry.aid), ChangeEntry(addition.entry.aid, addition.terms)):
             assert isinstance(bench.apply(change), Failed)
 
     on_plane(plane, test)
@@ -746,8 +746,8 @@ def test_a_family_that_the_outside_lacks_fails(plane: str, monkeypatch: pytest.M
     monkeypatch.setattr("tests.planes.bench.LOOPBACK", without_ipv6)
 
     async def test(bench: Bench) -> None:
-        entry = bench.entry(bench.udp().getsockname(), Endpoint(IPv6Address("::1"), 9))
-        failed = bench.apply(AddEntry(entry))
+        addition = bench.addition(bench.udp().getsockname(), Endpoint(IPv6Address("::1"), 9))
+        failed = bench.apply(addition)
         assert isinstance(failed, Failed)
         assert failed.errno == errno.EAFNOSUPPORT
         assert bench.plane.descriptors() == 1
@@ -773,8 +773,8 @@ def test_a_join_that_the_kernel_refuses_says_what_to_change(
     monkeypatch.setattr("mcastsocks.planes.sockets.open_group", refuse)
 
     async def test(bench: Bench) -> None:
-        entry = bench.entry(bench.udp().getsockname(), bench.group(), sends=False)
-        failed = bench.apply(AddEntry(entry))
+        addition = bench.addition(bench.udp().getsockname(), bench.group(), sends=False)
+        failed = bench.apply(addition)
         assert isinstance(failed, Failed)
         assert told in failed.why
         assert bench.plane.descriptors() == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import socket
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from mcastsocks.address import Endpoint, from_sockaddr
 from mcastsocks.planes import linux, sockets
 from mcastsocks.planes.counters import DropReason
-from mcastsocks.tables.changes import AddEntry, Done, RemoveEntry, Traffic
+from mcastsocks.tables.changes import Done, RemoveEntry, Traffic
 from mcastsocks.tables.requests import mention_error, refuse
 from mcastsocks.wire.control import ControlRequest, Flags, UdpCommand
 from mcastsocks.wire.replies import ReplyCode
@@ -127,9 +126,8 @@ def test_a_datagram_larger_than_its_way_out_carries_is_dropped_and_no_other(plan
         inside = Endpoint(ip_address("::1"), bench.inside.port)
         bench.plane.open_inside(inside)
         client, remote = bench.udp("::1"), bench.udp()
-        entry = replace(bench.entry(client.getsockname(), remote_of(remote)), inside=inside)
-        assert isinstance(bench.apply(AddEntry(entry)), Done)
-        header = entry.aid.to_bytes(8)
+        aid = bench.add(client, remote_of(remote), inside=inside)
+        header = aid.to_bytes(8)
         client.sendto(header + bytes(65_508), (str(inside.host), inside.port))
         for _ in range(burst):
             client.sendto(header + b"small", (str(inside.host), inside.port))
@@ -138,7 +136,7 @@ def test_a_datagram_larger_than_its_way_out_carries_is_dropped_and_no_other(plan
         assert counters.drops == {DropReason.TOO_LARGE: 1}
         await bench.settled(lambda: not reports_errors(bench))
         assert not counters.errors, "the kernel's own refusal is no ICMP error"
-        assert traffic_of(bench, entry.aid).dropped_datagrams == 1
+        assert traffic_of(bench, aid).dropped_datagrams == 1
 
     on_plane(plane, test)
 

@@ -12,7 +12,7 @@ from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.planes.counters import DropReason
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.slow_path import Course, judge
-from mcastsocks.tables.changes import Entry
+from mcastsocks.tables.changes import Entry, Terms
 from mcastsocks.wire.datagram import HEADER_OCTETS
 
 V4, V6 = ("192.0.2.10", 0), ("fe80::10", 0, 0, 3)
@@ -26,7 +26,8 @@ def inside() -> Iterator[socket.socket]:
 
 def forwarding(inside: socket.socket, client: SockAddr) -> Forwarding:
     here, remote = (Endpoint(ip_address("192.0.2.1"), port) for port in (1080, 7))
-    return Forwarding.of(Entry(1, 1, here, client, remote, sends=True, receives=True), inside, ("192.0.2.1", 7))
+    entry, terms = Entry(1, 1, here, client, remote), Terms(sends=True, receives=True)
+    return Forwarding.of(entry, terms, inside, ("192.0.2.1", 7))
 
 
 def shown(forwarding: Forwarding, host: str, port: int, *rest: int) -> DropReason | Course:

@@ -6,7 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from ipaddress import ip_address
 from random import Random
 
@@ -23,6 +23,7 @@ from mcastsocks.tables.changes import (
     RemoveEntry,
     Result,
     Route,
+    Terms,
 )
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 from mcastsocks.wire.block import encode_block
@@ -60,6 +61,7 @@ class Traffic:
         associate = Associate(_CHANNEL, self._door, self._associate.getsockname())
         assert isinstance(bench.apply(AddAssociate(associate)), Done)
         self._entries: dict[int, Entry] = {}
+        self._terms: dict[int, Terms] = {}
         self._outsides: dict[int, SockAddr] = {}
         self._ever: list[int] = []
 
@@ -94,7 +96,7 @@ class Traffic:
 
     def sink(self, channel: int, aid: int, body: bytes) -> Sequence[int]:
         """Of the control channels. It drops by what a datagram holds, so that their order does not matter."""
-        whence, data = self._witness.split_source(body) if self._entries[aid].reports_source else ("", body)
+        whence, data = self._witness.split_source(body) if self._terms[aid].reports_source else ("", body)
         self._witness.observed.unordered["channel", channel, aid].append((whence, data))
         return [aid] if sum(data[:4]) % 7 == 0 else []
 
@@ -113,38 +115,35 @@ class Traffic:
         remote = choose(self._groups) if kind != "unicast" else from_sockaddr(choose(self._remotes).getsockname())
         if kind == "unicast" and self._random.random() < 0.15:
             remote = Endpoint(remote.host, 0)
-        entry = self._bench.entry(None if encapsulated else sockaddr, remote, self._random.randint(1, 3))
-        entry = replace(
-            entry, mm=kind == "mm", inside=self._inside_6 if ":" in client.getsockname()[0] else entry.inside
-        )
+        channel, inside = self._random.randint(1, 3), self._inside_6 if ":" in client.getsockname()[0] else None
         if kind == "mm":
-            entry = replace(entry, client=choose(self._clients[:4]).getsockname(), inside=self._bench.inside)
-        entry = self._vary(entry)
+            sockaddr, inside = choose(self._clients[:4]).getsockname(), None
+        entry = self._bench.addition(None if encapsulated else sockaddr, remote, channel, inside, mm=kind == "mm").entry
+        terms = self._vary(entry)
         self._ever.append(entry.aid)
-        done = self._apply(AddEntry(entry))
+        done = self._apply(AddEntry(entry, terms))
         if isinstance(done, Done):
-            self._entries[entry.aid] = entry
+            self._entries[entry.aid], self._terms[entry.aid] = entry, terms
             self._note_outside(entry, done)
 
-    def _vary(self, entry: Entry) -> Entry:
+    def _vary(self, entry: Entry) -> Terms:
         """Other directions, TTL, sources, reports and marks; as the tables would allow."""
         random = self._random
         sends, receives = random.choice(((True, True), (True, True), (True, False), (False, True)))
         if entry.remote.port == 0:
             sends, receives = False, True
-        entry = replace(
-            entry,
+        terms = Terms(
             sends=sends,
             receives=receives,
             send_dscp=random.choice((None, None, 0, 46)),
             receive_dscp=random.choice((None, None, 0, 10)),
         )
         if not entry.remote.is_group:
-            return replace(entry, reports_source=random.random() < 0.2)
-        entry = replace(entry, ttl=random.choice((1, 1, 7)))
+            return terms._replace(reports_source=random.random() < 0.2)
+        terms = terms._replace(ttl=random.choice((1, 1, 7)))
         if entry.mm:
-            return entry
-        return replace(entry, reports_source=random.random() < 0.3, sources=self._some_sources())
+            return terms
+        return terms._replace(reports_source=random.random() < 0.3, sources=self._some_sources())
 
     def _some_sources(self) -> SourceFilter:
         hosts = frozenset(map(ip_address, self._random.sample(_SENDERS, self._random.randint(1, 3))))
@@ -155,10 +154,11 @@ class Traffic:
     def _change(self) -> None:
         if not self._entries:
             return
-        entry = self._vary(self._entries[self._random.choice(list(self._entries))])
-        done = self._apply(ChangeEntry(entry))
+        entry = self._entries[self._random.choice(list(self._entries))]
+        terms = self._vary(entry)
+        done = self._apply(ChangeEntry(entry.aid, terms))
         if isinstance(done, Done):
-            self._entries[entry.aid] = entry
+            self._terms[entry.aid] = terms
             self._note_outside(entry, done)
 
     def _release(self) -> None:

@@ -242,19 +242,19 @@ class AnyOrder(RuleBasedStateMachine):
             for aid, association in known.items():
                 held = self.held[aid]
                 assert (association.directions, association.target) == (held.directions, held.target)
-                assert association.ttl == held.ttl
-                assert association.is_encapsulated == held.encapsulated
-                assert (association.sources, association.reports_source) == (held.sources, held.reports_source)
+                terms = association.terms
+                assert (terms.ttl, association.is_encapsulated) == (held.ttl, held.encapsulated)
+                assert (terms.sources, terms.reports_source) == (held.sources, held.reports_source)
 
     @invariant()
     def plane_does_what_the_table_holds(self) -> None:
-        entries = self.desk.plane.entries
+        entries, known = self.desk.plane.entries, self.desk.plane.terms
         assert sorted(entries) == sorted(self.held)
         for aid, held in self.held.items():
-            entry = entries[aid]
-            assert (entry.receives, entry.sends) == (bool(held.directions & R), bool(held.directions & S))
-            assert (entry.remote, entry.ttl, entry.client is None) == (held.target, held.ttl, held.encapsulated)
-            assert (entry.sources, entry.reports_source) == (held.sources, held.reports_source)
+            entry, terms = entries[aid], known[aid]
+            assert (terms.receives, terms.sends) == (bool(held.directions & R), bool(held.directions & S))
+            assert (entry.remote, terms.ttl, entry.client is None) == (held.target, held.ttl, held.encapsulated)
+            assert (terms.sources, terms.reports_source) == (held.sources, held.reports_source)
 
     @invariant()
     def groups_have_exactly_their_receivers_and_one_membership_each(self) -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from mcastsocks.address import Endpoint
-from mcastsocks.tables.associations import Association, AssociationTable, Channel, TableLimits
+from mcastsocks.tables.associations import Association, AssociationTable, Channel, Grant, TableLimits
+from mcastsocks.tables.changes import Terms
 from tests.tables.desk import GROUP, GROUP_V6, HOST, LOCAL, ROOMY, R, S, at, channel
 
 ALICE, ALICES_OTHER, BOB = channel(1), channel(2), channel(3, "192.0.2.20", "bob")
@@ -27,11 +28,22 @@ def test_association_is_found_by_its_own_channel_only() -> None:
 
 def test_new_association_holds_no_direction_yet() -> None:
     (association,) = opened(AssociationTable(ROOMY), ALICE, GROUP)
-    assert (association.is_group, association.receives, association.sends) == (True, False, False)
-    association.directions = R
-    assert (association.receives, association.sends) == (True, False)
-    association.directions = R | S
-    assert (association.receives, association.sends) == (True, True)
+    assert (association.is_group, association.directions) == (True, 0)
+
+
+@pytest.mark.parametrize("directions", [0, R, S, R | S])
+def test_a_grant_keeps_what_it_is_told_to(directions: int) -> None:
+    grant = Grant(Terms(sends=True, receives=True, ttl=3), ("rule",), 7, "hub")
+    kept = grant.keeping(directions)
+    assert kept.directions == directions
+    assert kept.terms == grant.terms._replace(sends=bool(directions & S), receives=bool(directions & R))
+    assert kept == grant._replace(terms=kept.terms)
+
+
+def test_grants_that_agree_are_one() -> None:
+    grants = [Grant(Terms(sends=True, ttl=1), ("rule",)).with_ttl(5) for _ in range(2)]
+    assert grants[0] is grants[1]
+    assert grants[0] == Grant(Terms(sends=True, ttl=5), ("rule",))
 
 
 def test_association_is_a_group_by_where_its_datagrams_go() -> None:

@@ -11,7 +11,7 @@ import pytest
 from mcastsocks.address import Endpoint
 from mcastsocks.tables.aids import AidPool
 from mcastsocks.tables.associations import AssociationTable
-from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Entry
+from mcastsocks.tables.changes import AddEntry, Change, ChangeEntry, Entry, Terms
 from mcastsocks.wire.control import ControlReply, ControlRequest, parse_message
 from mcastsocks.wire.options import Option, reason
 from mcastsocks.wire.replies import ReplyCode
@@ -127,15 +127,15 @@ def test_success_names_where_to_send_and_who_sends_outside(flags: int, remote: E
 def test_plane_is_told_where_the_client_is(local: Endpoint | None, peer: str, client: tuple[Any, ...]) -> None:
     desk, by = Desk(), channel(9, peer)
     association = desk.opened(binding(R | S | U, HOST, local=local), by)
-    expected = Entry(association.aid, 9, by.inside, client, HOST, sends=True, receives=True)
-    assert desk.plane.changes == [AddEntry(expected)]
+    expected = Entry(association.aid, 9, by.inside, client, HOST)
+    assert desk.plane.changes == [AddEntry(expected, Terms(sends=True, receives=True))]
 
 
 def test_one_change_says_all_of_a_new_association() -> None:
     desk = Desk()
     association = desk.opened(binding(R | S | M, ttl=16))
-    entry = Entry(association.aid, 1, RELAY, (PEER, 5004), GROUP, sends=True, receives=True, ttl=16)
-    assert desk.plane.changes == [AddEntry(entry)]
+    entry = Entry(association.aid, 1, RELAY, (PEER, 5004), GROUP)
+    assert desk.plane.changes == [AddEntry(entry, Terms(sends=True, receives=True, ttl=16))]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_association_remembers_what_was_asked_and_where_it_goes() -> None:
     desk.now = 12.5
     association = desk.opened(binding(R | S | M, NAME, ttl=3))
     assert (association.local, association.remote, association.target) == (LOCAL, NAME, GROUP)
-    assert (association.opened_at, association.ttl, association.max_ttl) == (12.5, 3, MAX_TTL)
-    assert association.rules == ("rules[0]",)
+    assert (association.opened_at, association.terms.ttl, association.grant.max_ttl) == (12.5, 3, MAX_TTL)
+    assert association.grant.rules == ("rules[0]",)
 
 
 def test_rules_that_granted_something_are_noted_once_each() -> None:
@@ -182,7 +182,7 @@ def test_rules_that_granted_something_are_noted_once_each() -> None:
     desk.rule = "rules[3]"
     desk.ask(binding(S | M, aid=association.aid, ttl=1))
     desk.ask(binding(R | S | M, aid=association.aid, ttl=1))
-    assert association.rules == ("rules[0]", "rules[3]")
+    assert association.grant.rules == ("rules[0]", "rules[3]")
 
 
 # --- adding a direction ---
@@ -217,8 +217,7 @@ def test_direction_is_added_to_those_held(held: int, asked: int) -> None:
     assert reply.flags & (R | S) == asked & (R | S)
     assert kinds(desk.plane.changes) == ["ChangeEntry"]
     assert association.directions == (held | asked) & (R | S)
-    entry = desk.plane.entries[association.aid]
-    assert (entry.sends, entry.receives) == (association.sends, association.receives)
+    assert desk.plane.terms[association.aid] == association.terms
     receives_group = bool(held & M and (held | asked) & R)
     assert desk.plane.receivers == ({GROUP: [association.aid]} if receives_group else {})
     assert desk.plane.memberships == [("join", GROUP)] * receives_group
@@ -230,7 +229,7 @@ def test_a_bind_to_send_replaces_the_ttl_and_one_to_receive_does_not(asked: int,
     desk = Desk()
     association = desk.opened(binding(S | M, ttl=7))
     assert desk.ask(binding(asked, aid=association.aid, ttl=ttl)).code == 0x00
-    assert (association.ttl, desk.plane.entries[association.aid].ttl) == (expected, expected)
+    assert (association.terms.ttl, desk.plane.terms[association.aid].ttl) == (expected, expected)
 
 
 @pytest.mark.parametrize("unused", [None, at("0.0.0.0", 0), at("::", 0), at("::ffff:0.0.0.0", 0)])

@@ -198,9 +198,9 @@ class Office(Desk):
 
     def state(self) -> tuple[Any, ...]:
         """All that a refusal must leave as it was."""
-        held = [(a.aid, a.directions, a.ttl) for number in (1, 2) for a in self.table.of_channel(channel(number))]
+        held = [(a.aid, a.grant) for number in (1, 2) for a in self.table.of_channel(channel(number))]
         receivers = {group: list(aids) for group, aids in self.plane.receivers.items()}
-        return len(self.table), held, dict(self.plane.entries), receivers
+        return len(self.table), held, dict(self.plane.terms), receivers
 
 
 def test_the_request_without_a_flaw_is_granted() -> None:
@@ -321,7 +321,7 @@ def test_rsvd_is_no_ttl_unless_sending_to_a_group(flags: int, ttl: int) -> None:
     desk = Desk()
     remote = at("239.1.2.3" if flags & M else "198.51.100.7", 53)
     association = desk.opened(binding(flags, remote, ttl=ttl))
-    assert (association.ttl, desk.plane.entries[association.aid].ttl) == (0, 0)
+    assert (association.terms.ttl, desk.plane.terms[association.aid].ttl) == (0, 0)
 
 
 # --- FLAGS of a failure: what could have been granted ---
@@ -383,7 +383,7 @@ def test_a_part_that_is_denied_fails_the_whole() -> None:
     association = desk.opened(binding(R | M))
     desk.denied |= S
     assert desk.ask(binding(R | S | M, aid=association.aid, ttl=1)).code == 0x12
-    assert (association.directions, desk.plane.entries[association.aid].sends) == (R, False)
+    assert (association.directions, desk.plane.terms[association.aid].sends) == (R, False)
 
 
 def test_refusals_are_written_in_the_golden_octets() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mcastsocks.address import Endpoint
 from mcastsocks.tables.associations import AssociationTable
-from mcastsocks.tables.changes import AddEntry, Entry
+from mcastsocks.tables.changes import AddEntry, Entry, Terms
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 from mcastsocks.wire.control import ControlReply, ControlRequest, parse_message
 from mcastsocks.wire.options import Option, OptionType, reason, resolved
@@ -76,7 +76,7 @@ def test_no_option_is_legal_and_granted_as_if_nothing_had_been_asked() -> None:
     desk = desk_of_the_vectors()
     reply = desk.ask(golden("extension: EXTENDED with no option"))
     assert reply == ControlReply(0x00, 31, AID, R | M | MU, RELAY, GROUP)
-    assert desk.plane.entries[AID].sources == ANY_SOURCE
+    assert desk.plane.terms[AID].sources == ANY_SOURCE
 
 
 def test_protection_is_not_granted() -> None:
@@ -163,7 +163,7 @@ def test_report_of_sources_is_granted_as_in_the_golden_request() -> None:
     desk = desk_of_the_vectors()
     reply = desk.ask(golden("extension: report sources"))
     assert reply == ControlReply(0x00, 21, AID, R | M | MU | REPORT, RELAY, GROUP)
-    assert desk.plane.entries[AID].reports_source
+    assert desk.plane.terms[AID].reports_source
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_whatever_is_received_may_report_its_source(flags: int, remote: Endpoint
     desk = Desk()
     reply = desk.ask(binding(flags | (REPORT if reports else 0), remote, ttl=1))
     assert (reply.code, bool(reply.flags & REPORT)) == (0x00, reports)
-    assert desk.plane.entries[reply.aid].reports_source == reports
+    assert desk.plane.terms[reply.aid].reports_source == reports
 
 
 @pytest.mark.parametrize(("flags", "remote"), [(S | M, GROUP), (S | U, HOST), (S | ENC, HOST)])
@@ -189,10 +189,10 @@ def test_a_bind_to_receive_says_anew_whether_sources_are_reported_and_one_to_sen
     desk = Desk()
     association = desk.opened(binding(R | M | REPORT))
     sending = desk.ask(binding(S | M, aid=association.aid, ttl=1))
-    assert (sending.flags & REPORT, desk.plane.entries[association.aid].reports_source) == (0, True)
+    assert (sending.flags & REPORT, desk.plane.terms[association.aid].reports_source) == (0, True)
     for asked in (0, REPORT, 0):
         reply = desk.ask(binding(R | M | asked, aid=association.aid))
-        assert (reply.flags & REPORT, desk.plane.entries[association.aid].reports_source) == (asked, bool(asked))
+        assert (reply.flags & REPORT, desk.plane.terms[association.aid].reports_source) == (asked, bool(asked))
 
 
 # --- source filters ---
@@ -224,7 +224,7 @@ def test_two_ipv6_sources_are_excluded_as_in_the_golden_request() -> None:
 def test_filter_goes_with_whatever_receives_a_group(option: Option, wanted: SourceFilter, flags: int) -> None:
     desk = Desk()
     association = desk.opened(binding(flags, GROUP, option, ttl=1))
-    assert association.sources == desk.plane.entries[association.aid].sources == wanted
+    assert association.terms.sources == desk.plane.terms[association.aid].sources == wanted
 
 
 def test_kernel_is_asked_for_what_all_receivers_want_together() -> None:
@@ -324,7 +324,7 @@ def test_a_bind_to_receive_replaces_the_filter(
     desk = Desk()
     association = desk.opened(binding(R | M, GROUP, *first))
     assert desk.ask(binding(asked, GROUP, *second, aid=association.aid, ttl=1)).code == 0x00
-    assert association.sources == desk.plane.admitted(GROUP) == wanted
+    assert association.terms.sources == desk.plane.admitted(GROUP) == wanted
     assert desk.plane.memberships == [("join", GROUP)]
 
 
@@ -332,7 +332,7 @@ def test_a_bind_to_send_leaves_the_filter() -> None:
     desk = Desk()
     association = desk.opened(binding(R | M, SSM, including(SENDER)))
     assert desk.ask(binding(S | M, SSM, aid=association.aid, ttl=1)).code == 0x00
-    assert association.sources == desk.plane.admitted(SSM) == only(SENDER)
+    assert association.terms.sources == desk.plane.admitted(SSM) == only(SENDER)
 
 
 def test_a_bind_that_is_refused_leaves_the_filter() -> None:
@@ -340,7 +340,7 @@ def test_a_bind_that_is_refused_leaves_the_filter() -> None:
     association = desk.opened(binding(R | M, SSM, including(SENDER)))
     for options in ((), (excluding(SENDER),), (including("2001:db8::a"),)):
         assert desk.ask(binding(R | M, SSM, *options, aid=association.aid)).code in (0x14, 0x01)
-    assert association.sources == desk.plane.admitted(SSM) == only(SENDER)
+    assert association.terms.sources == desk.plane.admitted(SSM) == only(SENDER)
 
 
 def test_filter_of_a_direction_given_up_is_not_that_of_the_next_one() -> None:
@@ -368,16 +368,16 @@ def test_host_over_the_control_channel_is_granted_as_in_the_golden_request() -> 
     remote = at("198.51.100.7", 5060)
     reply = desk.ask(golden("UDP BIND TCP-encapsulated"))
     assert reply == ControlReply(0x00, 10, AID, R | S | ENC, RELAY, at("203.0.113.1", 50_123))
-    entry = Entry(AID, 1, RELAY, None, remote, sends=True, receives=True)
-    assert desk.plane.changes == [AddEntry(entry)]
+    entry = Entry(AID, 1, RELAY, None, remote)
+    assert desk.plane.changes == [AddEntry(entry, Terms(sends=True, receives=True))]
 
 
 def test_group_over_the_control_channel_is_granted_in_mu_mode_as_in_the_golden_request() -> None:
     desk = desk_of_the_vectors()
     reply = desk.ask(golden("UDP BIND group, TCP-encapsulated"))
     assert reply == ControlReply(0x00, 30, AID, R | S | M | ENC | MU, RELAY, GROUP)
-    entry = Entry(AID, 1, RELAY, None, GROUP, sends=True, receives=True, ttl=1)
-    assert desk.plane.changes == [AddEntry(entry)]
+    entry = Entry(AID, 1, RELAY, None, GROUP)
+    assert desk.plane.changes == [AddEntry(entry, Terms(sends=True, receives=True, ttl=1))]
     assert desk.plane.receivers == {GROUP: [AID]}
 
 

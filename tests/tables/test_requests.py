@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from mcastsocks.address import Endpoint
+from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.errors import LocalError, WireError
 from mcastsocks.tables import requests
 from mcastsocks.tables.associations import Association, AssociationTable
-from mcastsocks.tables.changes import ChangeEntry, Done, Entry, Failed, RemoveEntry, Traffic
+from mcastsocks.tables.changes import ChangeEntry, Done, Entry, Failed, RemoveEntry, Terms, Traffic
 from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 from mcastsocks.wire.control import ControlReply, ControlRequest, parse_message
 from mcastsocks.wire.options import Option, reason
@@ -104,9 +104,9 @@ def test_release_gives_up_the_directions_named_and_echoes_its_flags(
     reply = desk.ask(releasing(association.aid, asked | more))
     assert reply == ControlReply(code, 0x0304, association.aid, asked | more)
     if kept:
-        entry = desk.plane.entries[association.aid]
+        terms = desk.plane.terms[association.aid]
         assert association.directions == kept
-        assert (entry.receives, entry.sends) == (bool(kept & R), bool(kept & S))
+        assert (terms.receives, terms.sends) == (bool(kept & R), bool(kept & S))
     else:
         assert (len(desk.table), desk.plane.entries, desk.plane.receivers) == (0, {}, {})
 
@@ -115,9 +115,9 @@ def test_release_gives_up_the_directions_named_and_echoes_its_flags(
 def test_what_is_kept_is_told_to_the_plane_with_all_that_belongs_to_it(kept: int) -> None:
     desk = Desk()
     association = desk.opened(binding(R | S | M | REPORT, GROUP, including("198.51.100.9"), ttl=5))
-    held = desk.plane.entries[association.aid]
-    expected = replace(held, receives=bool(kept & R), sends=bool(kept & S))
-    assert requests.change_to_keep(association, kept) == ChangeEntry(expected)
+    held = desk.plane.terms[association.aid]
+    expected = held._replace(receives=bool(kept & R), sends=bool(kept & S))
+    assert requests.change_to_keep(association, kept) == ChangeEntry(association.aid, expected)
     assert association.directions == R | S, "nothing is given up before the plane has"
 
 
@@ -144,7 +144,7 @@ def test_who_stays_is_still_sent_what_another_filter_let_in_for_both() -> None:
     one_source = desk.opened(binding(R | M, GROUP, including("198.51.100.9"), local=at(PEER, 5005)))
     assert desk.plane.admitted(GROUP) == ANY_SOURCE
     desk.ask(releasing(any_source.aid))
-    assert desk.plane.admitted(GROUP) == one_source.sources == SourceFilter(True, frozenset((SOURCE,)))
+    assert desk.plane.admitted(GROUP) == one_source.terms.sources == SourceFilter(True, frozenset((SOURCE,)))
     assert desk.plane.memberships == [("join", GROUP)]
 
 
@@ -176,7 +176,7 @@ def test_released_direction_can_be_added_again() -> None:
     desk.ask(releasing(association.aid, R))
     assert desk.ask(binding(R | M, aid=association.aid)).code == 0x00
     assert desk.plane.memberships == [("join", GROUP), ("leave", GROUP), ("join", GROUP)]
-    assert (association.directions, association.ttl) == (R | S, 5)
+    assert (association.directions, association.terms.ttl) == (R | S, 5)
 
 
 def test_ended_association_has_a_bad_aid_for_every_command() -> None:
@@ -243,7 +243,7 @@ def test_ttl_is_set_up_to_the_rules_limit(ttl: int, code: int, then: int) -> Non
     desk = Desk()
     association = desk.opened(binding(R | S | M, ttl=7))
     assert desk.ask(setting_ttl(association.aid, ttl)) == ControlReply(code, 0x0506, association.aid)
-    assert (association.ttl, desk.plane.entries[association.aid].ttl) == (then, then)
+    assert (association.terms.ttl, desk.plane.terms[association.aid].ttl) == (then, then)
     assert kinds(desk.plane.changes) == ["AddEntry"] + ["ChangeEntry"] * (code == 0)
 
 
@@ -253,7 +253,7 @@ def test_ttl_needs_a_direction_that_sends_to_a_group(flags: int, remote: Endpoin
     desk = Desk()
     association = desk.opened(binding(flags, remote))
     assert desk.ask(setting_ttl(association.aid, ttl)) == ControlReply(0x13, 0x0506, association.aid)
-    assert association.ttl == 0
+    assert association.terms.ttl == 0
 
 
 def test_ttl_goes_with_the_send_direction() -> None:
@@ -269,7 +269,7 @@ def test_unknown_aid_comes_before_the_ttl(ttl: int) -> None:
     assert desk.ask(setting_ttl(NOBODYS, ttl)) == ControlReply(0x10, 0x0506, NOBODYS)
     association = desk.opened(binding(S | M, ttl=1))
     assert desk.ask(setting_ttl(association.aid, ttl), by=channel(2)).code == 0x10
-    assert association.ttl == 1
+    assert association.terms.ttl == 1
 
 
 def test_flags_of_set_ttl_are_ignored_and_not_echoed() -> None:
@@ -339,17 +339,19 @@ def test_a_reason_that_no_message_would_hold_is_cut() -> None:
         (R | S | M, (), {}),
         (S | M, (), {"receives": False}),
         (R | S | M | REPORT, (), {"reports_source": True}),
-        (R | S | M | ENC, (), {"client": None}),
         (R | S | M, (including("198.51.100.9"),), {"sources": SourceFilter(True, frozenset((SOURCE,)))}),
         (R | S | M, (excluding("198.51.100.9"),), {"sources": SourceFilter(False, frozenset((SOURCE,)))}),
     ],
 )
-def test_entry_says_all_that_the_association_holds(
-    asked: int, options: tuple[Option, ...], differs: dict[str, Any]
-) -> None:
+def test_terms_say_all_that_was_granted(asked: int, options: tuple[Option, ...], differs: dict[str, Any]) -> None:
     association = Desk().opened(binding(asked, GROUP, *options, ttl=9))
-    plain = Entry(association.aid, 1, RELAY, (PEER, 5004), GROUP, sends=True, receives=True, ttl=9)
-    assert requests.entry_of(association) == replace(plain, **differs)
+    assert association.terms == Terms(sends=True, receives=True, ttl=9)._replace(**differs)
+
+
+@pytest.mark.parametrize(("asked", "client"), [(R | S | M, (PEER, 5004)), (R | S | M | ENC, None)])
+def test_entry_says_where_the_association_is(asked: int, client: SockAddr | None) -> None:
+    association = Desk().opened(binding(asked, GROUP, ttl=9))
+    assert requests.entry_of(association) == Entry(association.aid, 1, RELAY, client, GROUP)
 
 
 def test_mode_of_the_association_is_in_its_entry() -> None:

@@ -24,18 +24,18 @@ def through_hub(**attributes: object) -> Desk:
 def test_plane_is_told_and_joins_nothing(flags: int, remote: Endpoint, ttl: int) -> None:
     desk = through_hub()
     association = desk.opened(binding(flags, remote, ttl=ttl))
-    assert association.upstream == "hub"
+    assert association.grant.upstream == "hub"
     [change] = desk.plane.changes
     assert isinstance(change, AddEntry)
-    assert change.entry.upstream
+    assert change.terms.upstream
     assert desk.plane.memberships == []
     assert desk.ask(releasing(association.aid)).code == 0x00
 
 
 def test_without_one_the_plane_is_told_of_none() -> None:
     desk = Desk()
-    assert desk.opened(binding()).upstream == ""
-    assert not next(iter(desk.plane.entries.values())).upstream
+    assert desk.opened(binding()).grant.upstream == ""
+    assert not next(iter(desk.plane.terms.values())).upstream
 
 
 @pytest.mark.parametrize("upstreams", [{R: "hub"}, {S: "hub"}, {R: "hub", S: "other"}])
@@ -53,7 +53,7 @@ def test_an_added_direction_goes_the_way_of_the_one_held(held: int, asked: int, 
     association = desk.opened(binding(held | M, ttl=1))
     desk.upstreams = {R: "other", S: "other"}
     assert desk.ask(binding(asked | M, aid=association.aid, ttl=1)).code == 0x01
-    assert (association.directions, association.upstream) == (held, first)
+    assert (association.directions, association.grant.upstream) == (held, first)
     desk.upstreams = {R: first, S: first}
     assert desk.ask(binding(asked | M, aid=association.aid, ttl=1)).code == 0x00
 

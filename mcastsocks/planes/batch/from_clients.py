@@ -50,7 +50,7 @@ class FromClients(ToReceivers):
         """To a remote, without anything that would have to be said of the datagram."""
         assert forwarding.outside is not None, "or it would have no name"
         try:
-            sockets.send(forwarding.outside, data, forwarding.remote)
+            sockets.send(forwarding.outside.sock, data, forwarding.remote)
         except OSError as error:
             self._drop(forwarding, reason_of(error))
             return

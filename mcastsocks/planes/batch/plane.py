@@ -42,7 +42,7 @@ class BatchPlane(FromClients, FromRemotes, FromGroups):
     def _refresh(self, forwarding: Forwarding, is_over: bool) -> None:
         """Write the arrays as the entry is now."""
         entry, table = forwarding.entry, self._table
-        outside = self._outlets.number(forwarding.outside) if forwarding.outside is not None else 0
+        outside = self._outlets.number(forwarding.outside.sock) if forwarding.outside is not None else 0
         if is_over:
             table.add_traffic(entry.aid, forwarding.traffic)
             table.clear(entry.aid)
@@ -50,9 +50,9 @@ class BatchPlane(FromClients, FromRemotes, FromGroups):
             table.set(forwarding, outside, self._inside_number(forwarding.inside))
         forwarding.name = b"" if is_over else _name_of(forwarding)
         if forwarding.is_group:
-            self._forget_fans(entry.via, entry.remote)
+            self._forget_fans(forwarding.terms.via, entry.remote)
         elif forwarding.outside is not None:
-            first = self._remotes_of(forwarding).exactly(*forwarding.remote[:2])
+            first = forwarding.outside.remotes.exactly(*forwarding.remote[:2])
             self._outlets.expect(outside, forwarding.remote, table.row_of(first))
 
     def _inside_number(self, sock: socket.socket) -> int:
@@ -64,7 +64,7 @@ class BatchPlane(FromClients, FromRemotes, FromGroups):
         """Runs are received in one piece here, but not for a UDP ASSOCIATE, which takes datagrams one at a time."""
         endpoint = super()._use_outside(forwarding)
         if forwarding.outside is not None:
-            self._inlet(forwarding.outside)
+            self._inlet(forwarding.outside.sock)
         return endpoint
 
     def _outside_opened(self, outside: OutsideSocket) -> None:
@@ -85,10 +85,10 @@ class BatchPlane(FromClients, FromRemotes, FromGroups):
 
 def _name_of(forwarding: Forwarding) -> bytes:
     """Where its client sends from, as the kernel writes it; empty where it takes more than to strip the header."""
-    entry = forwarding.entry
-    if forwarding.client is None or forwarding.outside is None or forwarding.is_group or not entry.sends:
+    terms = forwarding.terms
+    if forwarding.client is None or forwarding.outside is None or forwarding.is_group or not terms.sends:
         return b""
-    return b"" if entry.send_dscp is not None or entry.sends_rtp else _as_written(forwarding.client)
+    return b"" if terms.send_dscp is not None or terms.sends_rtp else _as_written(forwarding.client)
 
 
 @lru_cache(maxsize=16_384)

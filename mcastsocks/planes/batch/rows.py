@@ -77,24 +77,24 @@ class Rows:
 
     def set(self, forwarding: Forwarding, outside: int, inside: int) -> None:
         """Write its row anew; without a row (`is_crowded`) only the scalar path serves it."""
-        entry = forwarding.entry
+        entry, terms = forwarding.entry, forwarding.terms
         row = self._row(entry.aid) or self._new_row(entry.aid)
         if not row or self.aids[row] not in (0, entry.aid):
             self.is_crowded = True
             return
-        known = forwarding.client is not None and not entry.mm and not entry.upstream
+        known = forwarding.client is not None and not entry.mm and not terms.upstream
         if known and forwarding.client is not None:
             self.clients[entry.inside.address.version].set(row, forwarding.client)
         self.remotes[entry.remote.address.version].set(row, forwarding.remote)
         self.aids[row] = entry.aid
         self.headers[row] = np.frombuffer(HEADER.pack(0, 0, 0, entry.aid), np.uint64)[0]
-        self.to_remote[row] = known and entry.sends and forwarding.outside is not None and not entry.sends_rtp
-        self.to_client[row] = known and entry.receives and not (entry.reports_source or entry.receives_rtp)
-        self.groups[row], self.outsides[row], self.ttls[row] = forwarding.is_group, outside, entry.ttl
+        self.to_remote[row] = known and terms.sends and forwarding.outside is not None and not terms.sends_rtp
+        self.to_client[row] = known and terms.receives and not (terms.reports_source or terms.receives_rtp)
+        self.groups[row], self.outsides[row], self.ttls[row] = forwarding.is_group, outside, terms.ttl
         self.insides[row] = inside
-        self.send_dscps[row] = _KEEP if entry.send_dscp is None else entry.send_dscp
-        self.receive_dscps[row] = _KEEP if entry.receive_dscp is None else entry.receive_dscp
-        self.marked |= entry.send_dscp is not None or entry.receive_dscp is not None
+        self.send_dscps[row] = _KEEP if terms.send_dscp is None else terms.send_dscp
+        self.receive_dscps[row] = _KEEP if terms.receive_dscp is None else terms.receive_dscp
+        self.marked |= terms.send_dscp is not None or terms.receive_dscp is not None
 
     def clear(self, aid: int) -> None:
         """The association has ended; its traffic was asked for."""

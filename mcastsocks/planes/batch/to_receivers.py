@@ -33,7 +33,7 @@ class ToReceivers(VectorPaths):
 
     def _copy_burst(self, sender: Forwarding, addresses: Ints, octets: Ints, classes: Ints | None) -> None:
         """What a client sends to a group goes to the group's other receivers too (mcast §5.1)."""
-        group = self._groups.get((sender.entry.via, sender.entry.remote))
+        group = self._groups.get((sender.terms.via, sender.entry.remote))
         if group is None:
             return
         source = sender.seen_as
