@@ -12,12 +12,16 @@ from mcastsocks.planes.batch.receiver import Batch, Receiver
 from mcastsocks.planes.batch.singles import Single
 from mcastsocks.planes.batch.sockaddrs import version_of
 from mcastsocks.planes.batch.vector import BUFFERS, VectorPaths
+from mcastsocks.planes.doors import Door
 from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.planes.scalar import DATA
 
 
 class FromRemotes(VectorPaths):
     """Many outside sockets are drained together, because most of them have little."""
+
+    def _drain_door(self, door: Door) -> None:
+        self._socks.drain_door(door)
 
     def _drain_outside(self, outside: OutsideSocket) -> None:
         self._drain_outlets([outside])
@@ -27,7 +31,7 @@ class FromRemotes(VectorPaths):
         plain = [outside for outside in ready if outside.associated is None]
         for outside in ready:
             if outside.associated is not None:
-                self._associates.drain_outside(outside, outside.associated)
+                self._socks.drain_outside(outside, outside.associated)
         if len(plain) == 1:
             inlet, outside = self._inlet(plain[0].sock), plain[0]
             few, many = partial(self._from_few_remotes, outside), partial(self._from_one_outlet, inlet.version, outside)
