@@ -19,11 +19,12 @@ _WAITING_DATAGRAMS = 16
 """For one destination, whose name is being resolved."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Way:
     """Where the datagrams to one destination go, and what is put before them.
 
-    Without an outside they are dropped, for the reason `refused`, `until` some time of the loop's clock.
+    Without an outside they are dropped, for the reason `refused`, `until` some time of the loop's clock. `row` is for
+    the plane that has tables of ways: where it was put last.
     """
 
     outside: socket.socket | None
@@ -32,14 +33,19 @@ class Way:
     refused: DropReason
     prefix: bytes = b""
     until: float = 0.0
+    row: int = 0
 
 
 @dataclass(slots=True)
 class Associated:
-    """`client` is None until its port is known. Ways are kept by the octets that a client names a destination with."""
+    """`client` is None until its port is known, `inside` the door's socket.
+
+    Ways are kept by the octets that a client names a destination with.
+    """
 
     associate: Associate
     client: SockAddr | None
+    inside: socket.socket
     traffic: Traffic = field(default_factory=Traffic)
     outsides: dict[OutsideKey, OutsideSocket] = field(default_factory=dict)
     ways: OrderedDict[bytes, Way] = field(default_factory=OrderedDict)

@@ -34,8 +34,12 @@ class Door:
         else:
             del self._unlearnt[_host(associated.associate.client)]
 
+    def client_of(self, source: SockAddr) -> Associated | None:
+        """Whose datagrams come from there, of those who are known."""
+        return self._known.get(source)
+
     def client_at(self, source: SockAddr) -> Associated | None:
-        """Whose datagrams come from there. Who has announced no port is learnt by its first, and pinned."""
+        """The same, and who has announced no port is learnt by its first, and pinned."""
         associated = self._known.get(source)
         if associated is None and source[1] and (associated := self._unlearnt.pop(_host(source), None)) is not None:
             associated.client = source

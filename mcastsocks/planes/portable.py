@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from mcastsocks.planes import sockets
+from mcastsocks.planes.doors import Door
 from mcastsocks.planes.groups import Group, InsideGroup
 from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.planes.scalar import DATA, ScalarPaths
@@ -36,6 +37,9 @@ class PortablePlane(ScalarPaths):
             except OSError:
                 return
             self._from_remote(outside, octets, source, tos)
+
+    def _drain_door(self, door: Door) -> None:
+        self._socks.drain_door(door)
 
     def _drain_group(self, group: Group, sock: socket.socket) -> None:
         view, budget = self._view[DATA:], _BUDGET

@@ -13,6 +13,7 @@ from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.planes import linux, sockets
 from mcastsocks.planes.associates import Associates
 from mcastsocks.planes.counters import Counters
+from mcastsocks.planes.doors import Door
 from mcastsocks.planes.errors import note_errors
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.groups import Group, InsideGroup
@@ -64,7 +65,10 @@ class Switchboard(ABC):
         self._counters = Counters()
         self._overruns = sockets.Overruns()
         self._reassembly = Reassembly(options.reassembly, self._counters.queues)
-        self._associates = Associates(loop, self._quota, self._outside, self._counters, self._overruns, options)
+        self._associates = Associates(
+            loop, self._quota, self._outside, self._counters, options, self._door_opened, self._door_closing
+        )
+        self._socks = self._associates.paths
         self._inside: dict[Endpoint, socket.socket] = {}
         self._inside_sockaddrs: set[SockAddr] = set()
         self._own: set[SockAddr] = set()
@@ -135,6 +139,10 @@ class Switchboard(ABC):
     @abstractmethod
     def _drain_outside(self, outside: OutsideSocket) -> None:
         """Read what remotes sent to a client's outside socket."""
+
+    @abstractmethod
+    def _drain_door(self, door: Door) -> None:
+        """Read what clients of UDP ASSOCIATE sent."""
 
     @abstractmethod
     def _drain_group(self, group: Group, sock: socket.socket) -> None:
@@ -332,7 +340,7 @@ class Switchboard(ABC):
 
     def _drain_any_outside(self, outside: OutsideSocket) -> None:
         if outside.associated is not None:
-            self._associates.drain_outside(outside, outside.associated)
+            self._socks.drain_outside(outside, outside.associated)
         else:
             self._drain_outside(outside)
         self._note_errors(outside)
@@ -343,6 +351,12 @@ class Switchboard(ABC):
     def _outside_closing(self, outside: OutsideSocket) -> None:
         self._own.discard(outside.sockaddr)
         self._unwatch(outside.sock)
+
+    def _door_opened(self, door: Door) -> None:
+        self._watch(partial(self._drain_door, door), door.sock)
+
+    def _door_closing(self, door: Door) -> None:
+        self._unwatch(door.sock)
 
     def _watch(self, drain: Callable[[], None], sock: socket.socket) -> None:
         watch(self._loop, sock.fileno(), drain)

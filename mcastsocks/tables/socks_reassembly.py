@@ -60,6 +60,10 @@ class SocksReassembly(Generic[_S]):
     def __len__(self) -> int:
         return len(self._queues)
 
+    def __contains__(self, sender: _S) -> bool:
+        """Whether something of it is unfinished."""
+        return sender in self._queues
+
     @property
     def octets(self) -> int:
         """What all the pieces take, their own overhead included."""

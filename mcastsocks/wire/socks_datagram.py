@@ -13,12 +13,35 @@ from mcastsocks.wire.block import AddressType, Octets, encode_block, parse_block
 from mcastsocks.wire.datagram import LAST_FRAGMENT, MOST_PIECES
 
 _HEAD = struct.Struct("!HB")  # RSV, FRAG
+HEAD_OCTETS = _HEAD.size
 
-MAX_HEADER_OCTETS = _HEAD.size + 19
+HEADER_OCTETS = {AddressType.IPV4: HEAD_OCTETS + 7, AddressType.IPV6: HEAD_OCTETS + 19}
+"""In front of a datagram that is named by an address."""
+
+MAX_HEADER_OCTETS = max(HEADER_OCTETS.values())
 """Towards a client, whose datagrams are named by addresses."""
 
 LESS_ROOM_OCTETS = {AddressType.IPV4: 10, AddressType.NAME: 262, AddressType.IPV6: 20}
 """What a client library reports less of room for data (RFC 1928 §7). The header with an IPv6 address has in fact 22."""
+
+
+_WHOLE = bytes(HEAD_OCTETS)
+_ENDS: dict[int, int] = {kind.value: end for kind, end in HEADER_OCTETS.items()}
+_NAME_AT = HEAD_OCTETS + 2
+
+
+def destination_octets(octets: Octets) -> bytes:
+    """ATYP, DST.ADDR and DST.PORT of a datagram that is no fragment; empty for what cannot have any.
+
+    Only to look them up among those that were parsed: they may be cut short, or wrong in any other way.
+    """
+    if len(octets) < _NAME_AT or octets[:HEAD_OCTETS] != _WHOLE:
+        return b""
+    kind = octets[HEAD_OCTETS]
+    end = _ENDS.get(kind)
+    if end is None:
+        end = _NAME_AT + octets[HEAD_OCTETS + 1] + 2 if kind == AddressType.NAME else 0
+    return bytes(octets[HEAD_OCTETS:end])
 
 
 def parse_header(octets: Octets) -> tuple[int, Endpoint, int]:

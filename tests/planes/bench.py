@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
-from mcastsocks.planes.batch import vector
+from mcastsocks.planes.batch import flows
 from mcastsocks.planes.batch.inlet import Inlet
 from mcastsocks.planes.batch.plane import BatchPlane
 from mcastsocks.planes.batch.receiver import Batch
@@ -27,12 +27,16 @@ WAIT_S = 5.0
 LOOPBACK = Interface("lo", socket.if_nametoindex("lo"), IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 
+Few = Callable[[list[Single]], None]
+Many = Callable[[Batch], None]
+
+
 class EagerBatchPlane(BatchPlane):
     """Goes by arrays however little there is, where the plane itself would go one by one."""
 
-    def _drain(self, inlet: Inlet, few: Callable[[list[Single]], None], many: Callable[[Batch], None]) -> None:
-        with patch.object(vector, "FEW", 0):
-            super()._drain(inlet, few, many)
+    def _drain(self, inlet: Inlet, few: Few, many: Many, enough: int = 0) -> None:
+        with patch.object(flows, "FEW", 0):
+            super()._drain(inlet, few, many, 0)
 
 
 Kind = Callable[[asyncio.AbstractEventLoop, Mapping[str, Outside], PlaneOptions], Plane]
@@ -60,6 +64,12 @@ class Bench:
         sock.bind((host, port))
         self._sockets.append(sock)
         return sock
+
+    def free_endpoint(self, host: str = "127.0.0.1") -> Endpoint:
+        """That nobody has just now."""
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0))
+            return from_sockaddr(sock.getsockname())
 
     def group(self, address: str = "239.255.66.1") -> Endpoint:
         """A group on a port that nothing else on this host uses."""

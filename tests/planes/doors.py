@@ -67,9 +67,7 @@ class Doors:
         return self.plane.counters()
 
     def free_door(self, host: str = "127.0.0.1") -> Endpoint:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind((host, 0))
-            return remote_of(sock)
+        return self.bench.free_endpoint(host)
 
     def add(self, client: socket.socket | SockAddr, channel: int = 1, **options: Any) -> Result:
         sockaddr = client.getsockname() if isinstance(client, socket.socket) else client

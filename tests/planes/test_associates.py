@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mcastsocks.address import Endpoint
-from mcastsocks.planes import associates
+from mcastsocks.planes import associates, waiting
 from mcastsocks.planes.counters import DropReason
 from mcastsocks.tables.changes import Answers, Done, Failed, ForgetRoutes
 from mcastsocks.tables.reassembly import QueueEnd
@@ -298,7 +298,7 @@ def test_only_so_many_destinations_are_waited_for(plane: str) -> None:
 @every_plane
 def test_only_so_many_octets_wait_for_one_and_in_all(plane: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for a name; where an address is asked for, it is answered at once."""
-    monkeypatch.setattr(associates, "_WAITING_OCTETS", 1 << 20)
+    monkeypatch.setattr(waiting, "_WAITING_OCTETS", 1 << 20)
 
     async def test(doors: Doors) -> None:
         clients = [doors.bench.udp() for _ in range(12)]

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from mcastsocks.address import Endpoint
+from mcastsocks.planes import associate
+from mcastsocks.planes.batch import source_headers, ways
 from tests.planes.bench import LOOPBACK, PLANES, Bench, on_plane
+from tests.planes.socks_traffic import SocksTraffic
 from tests.planes.traffic import IGNORED, Traffic
 from tests.planes.witness import Observed
 
@@ -41,15 +44,52 @@ def observe(plane: str, seed: int, slot_bits: int) -> Observed:
     return observed[0]
 
 
+def observe_socks(plane: str, seed: int, fragments: bool) -> Observed:
+    observed: list[Observed] = []
+    traffic: list[SocksTraffic] = []
+
+    def ask(channel: int, destination: Endpoint) -> None:
+        traffic[0].ask(channel, destination)
+
+    async def test(bench: Bench) -> None:
+        traffic.append(SocksTraffic(bench, seed))
+        observed.append(await traffic[0].run(_STEPS))
+
+    on_plane(plane, test, ask=ask, socks_fragments=fragments, fragment_above=1000 if fragments else None)
+    return observed[0]
+
+
 @pytest.mark.parametrize("slot_bits", [16, 3])
 @pytest.mark.parametrize("seed", range(6))
 def test_the_same_traffic_comes_out_of_every_plane(seed: int, slot_bits: int) -> None:
     """With 3 bits, most associations find their slot taken."""
-    reference = observe("portable", seed, slot_bits)
+    compare({plane: observe(plane, seed, slot_bits) for plane in PLANES})
+
+
+@pytest.mark.parametrize("memory", ["ample", "scarce"])
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_traffic_of_udp_associates_comes_out_of_every_plane(
+    seed: int, fragments: bool, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is scarce ways, remotes that may answer, and rows of tables are given up all the time."""
+    if memory == "scarce":
+        for module, bound, few in (
+            (associate, "_ROUTES", 4),
+            (associate, "_REMOTES", 3),
+            (ways, "_ROWS", 4),
+            (source_headers, "_ROWS", 3),
+        ):
+            monkeypatch.setattr(module, bound, few)
+    compare({plane: observe_socks(plane, seed, fragments) for plane in PLANES})
+
+
+def compare(observed: dict[str, Observed]) -> None:
+    reference = observed["portable"]
     assert reference.counters["sent_inside"] > 50, "there was something to compare"
     assert reference.counters["sent_outside"] > 50
     for plane in _others:
-        other = observe(plane, seed, slot_bits)
+        other = observed[plane]
         assert other.results == reference.results, plane
         assert other.counters == reference.counters, plane
         assert other.traffic == reference.traffic, plane

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from mcastsocks.address import SockAddr, from_sockaddr
+from mcastsocks.planes.batch.offload import UDP_SEGMENT
 from tests.planes.bench import PLANES, Bench, on_plane
+from tests.planes.doors import Doors, header, named, on_doors
 
 _BACKLOG = 1000
 _WARM_TURNS = 30
@@ -18,6 +22,9 @@ _NEXT_TURNS = 4
 
 _LEAST_A_TURN = 32
 """Datagrams that any plane takes from a flooded socket in one turn."""
+
+_MOST_AMISS = 64
+"""Datagrams that the portable plane takes in one turn."""
 
 every_plane = pytest.mark.parametrize("plane", PLANES)
 
@@ -132,3 +139,67 @@ def test_many_flooded_outside_sockets_leave_a_quiet_one_its_share(plane: str) ->
         assert took <= 2 * _NEXT_TURNS
 
     on_plane(plane, test, max_sockets=128)
+
+
+@every_plane
+@pytest.mark.parametrize("way", ["out", "in"])
+@pytest.mark.parametrize("flood", ["its door", "its door, amiss", "another door", "an outside socket", "by a stranger"])
+def test_a_quiet_client_of_udp_associate_is_served_in_the_next_turns(plane: str, flood: str, way: str) -> None:
+    async def test(doors: Doors) -> None:
+        loud, quiet, remote = doors.bench.udp(), doors.bench.udp(), doors.bench.udp()
+        stranger, door = doors.bench.udp("127.0.0.9"), doors.door
+        other = doors.free_door() if flood == "another door" else door
+        outsides = []
+        for channel, (client, inside) in enumerate(((loud, other), (quiet, door))):
+            doors.open(client, channel, inside=inside)
+            doors.write(client, header(named(remote)) + b"x", inside)
+            outsides.append(await doors.reaches(remote, b"x"))
+        writes: dict[str, Callable[[], object]] = {
+            "its door": lambda: doors.send(loud, named(remote), b"flood"),
+            "its door, amiss": lambda: doors.write(loud, b"GET / HTTP/1.0"),
+            "another door": lambda: doors.write(loud, header(named(remote)) + b"flood", other),
+            "an outside socket": lambda: remote.sendto(b"flood", outsides[0]),
+            "by a stranger": lambda: stranger.sendto(b"flood", outsides[0]),
+        }
+        counters, is_inside = doors.counters, "door" in flood
+        came = counters.received_inside if is_inside else counters.received_outside
+
+        def taken() -> int:
+            return (counters.received_inside if is_inside else counters.received_outside) - came
+
+        going = Flood(writes[flood], taken)
+        if way == "out":
+            write = partial(doors.send, quiet, named(remote), b"quiet")
+            took = await turns_until(doors.bench, going, write, lambda: arrives(remote, b"quiet"))
+        else:
+            took = await turns_until(
+                doors.bench, going, lambda: remote.sendto(b"quiet", outsides[1]), lambda: arrives(quiet, b"quiet")
+            )
+        going.stop()
+        waits_behind = _BACKLOG // _LEAST_A_TURN if way == "out" and flood.startswith("its door") else 0
+        assert took <= waits_behind + _NEXT_TURNS
+        for sock in (loud, remote):
+            arrives(sock, b"nothing of the kind")
+
+    on_doors(plane, test)
+
+
+@every_plane
+def test_what_is_amiss_takes_a_turn_no_longer_than_one_by_one(plane: str) -> None:
+    """However many of them a batch could hold: in runs, 50 in one piece."""
+
+    async def test(doors: Doors) -> None:
+        client, taken = doors.bench.udp(), 0
+        doors.open(client)
+        cut = (socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("@H", 14))
+        for turn in range(200):
+            if turn % 20 == 0:
+                for _ in range(20):
+                    client.sendmsg((b"GET / HTTP/1.0" * 50,), [cut], 0, (str(doors.door.host), doors.door.port))
+            before = doors.counters.received_inside
+            await asyncio.sleep(0)
+            taken = max(taken, doors.counters.received_inside - before)
+        assert taken <= 2 * _MOST_AMISS
+        assert doors.counters.drops.total() == 10_000
+
+    on_doors(plane, test)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from ipaddress import ip_address
-from random import Random
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr
 from mcastsocks.tables.changes import (
@@ -29,27 +27,24 @@ from mcastsocks.tables.filters import ANY_SOURCE, SourceFilter
 from mcastsocks.wire.block import encode_block
 from mcastsocks.wire.datagram import HEADER
 from tests.planes.bench import Bench
+from tests.planes.stage import Stage
 from tests.planes.witness import Observed, Witness
 
 IGNORED = "127.0.0.6"
 """Another relay on the border."""
 
-_UDP_SEGMENT = 103
 _CHANNEL = 77
-_QUIET_TURNS = 4
-_MARKS = (0, 0, 0, 0x01, 0x2C, 0xB8)
 _SENDERS = ("127.0.0.1", "127.0.0.4", "127.0.0.5", IGNORED)
 
 
-class Traffic:
+class Traffic(Stage):
     """Clients, remotes, groups and strangers on loopback, and what they do."""
 
     def __init__(self, bench: Bench, seed: int) -> None:
-        self._bench, self._random = bench, Random(seed)
         self._inside_6 = Endpoint(ip_address("::1"), bench.inside.port)
         bench.plane.open_inside(self._inside_6)
-        self._door = _free_endpoint()
-        self._witness = Witness(bench, (bench.inside, self._inside_6), self._door)
+        self._door = bench.free_endpoint()
+        super().__init__(bench, seed, Witness(bench, (bench.inside, self._inside_6), (self._door,)))
         self._clients = self._witness.open("client", ("127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "::1", "::1"))
         self._remotes = self._witness.open("remote", ("127.0.0.1", "127.0.0.1", "127.0.0.3", "::1", "::1"))
         self._senders = self._witness.open("sender", _SENDERS)
@@ -322,56 +317,11 @@ class Traffic:
             channel = entry.channel if entry is not None and self._random.random() < 0.9 else 9
             self._bench.plane.take(channel, aid, self._witness.payload(None, f"{aid}", self._size(65_528)))
 
-    def _send(self, sock: socket.socket, octets: bytes, to: SockAddr, segment: int = 0) -> None:
-        level, kind = (
-            (socket.IPPROTO_IP, socket.IP_TOS)
-            if sock.family == socket.AF_INET
-            else (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
-        )
-        marks = [(level, kind, struct.pack("@i", self._random.choice(_MARKS)))]
-        if segment:
-            try:
-                cut = (socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("@H", segment))
-                sock.sendmsg((octets,), [*marks, cut], 0, to)
-            except OSError:  # no such kernel
-                for start in range(0, len(octets), segment):
-                    sock.sendmsg((octets[start : start + segment],), marks, 0, to)
-        else:
-            sock.sendmsg((octets,), marks, 0, to)
-
     def _some_aid(self, family: int = 0) -> int:
         """As a rule one that lives, of those whose clients are of that family."""
         live = [aid for aid, entry in self._entries.items() if family in (0, _family_of(entry.inside))]
         ended = [aid for aid in self._ever if aid not in self._entries] or [1]
         return self._random.choice(live if live and self._random.random() < 0.95 else ended)
-
-    def _burst(self) -> int:
-        return self._random.choice((1, 1, 2, 3, 5, 12, 13, 40))
-
-    def _size(self, most: int) -> int:
-        if self._random.random() < 0.02:
-            return most
-        return self._random.choice((0, 2, 4, 64, 64, 64, 64, 200, 1316, 1472, 1473))
-
-    async def _settle(self) -> None:
-        """Let the plane work until it moves nothing more, and see what came out."""
-        quiet, before = 0, -1
-
-        def has_settled() -> bool:
-            nonlocal quiet, before
-            counters = self._bench.plane.counters()
-            moved = counters.received_inside + counters.received_outside
-            quiet, before = (quiet + 1, before) if moved == before else (0, moved)
-            return quiet >= _QUIET_TURNS
-
-        await self._bench.settled(has_settled)
-        self._witness.look()
-
-
-def _free_endpoint() -> Endpoint:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return from_sockaddr(sock.getsockname())
 
 
 def _family_of(endpoint: Endpoint) -> int:

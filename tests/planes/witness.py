@@ -40,10 +40,10 @@ class Observed:
 class Witness:
     """Reads what sockets around a plane receive; ports differ between runs, so that everybody has a name."""
 
-    def __init__(self, bench: Bench, insides: Sequence[Endpoint], door: Endpoint) -> None:
+    def __init__(self, bench: Bench, insides: Sequence[Endpoint], doors: Sequence[Endpoint]) -> None:
         self._bench, self.observed = bench, Observed()
         self._insides = {(str(each.host), each.port) for each in insides}
-        self._door = (str(door.host), door.port)
+        self._doors = [(str(each.host), each.port) for each in doors]
         self._socks: list[socket.socket] = []
         self.names: dict[SockAddr, str] = {}
         self._flows: dict[tuple[str, str], int] = {}
@@ -90,9 +90,11 @@ class Witness:
         name = self.names[sock.getsockname()]
         told = sorted((kind, int.from_bytes(value, "little")) for _, kind, value in ancillary)
         whence = self.names.get(source[:2], "somebody")
-        if source[:2] == self._door:
+        if source[:2] in self._doors:
             whence, data = self.split_source(octets[3:])
-            self._note((name, whence, data[: _FLOW.size]), (octets[:3], data), told, self._is_ordered(data))
+            # A client has one association at a door; of a piece nothing else tells which of them it belongs to.
+            flow = (name, (whence, self._doors.index(source[:2])), data[: _FLOW.size])
+            self._note(flow, (octets[:3], data), told, self._is_ordered(data))
             return
         if source[:2] not in self._insides:
             self._note((name, whence, octets[:2]), octets, told, self._is_ordered(octets))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mcastsocks.address import Endpoint, parse_endpoint
 from mcastsocks.errors import Truncated, WireError
 from mcastsocks.wire.block import AddressType
-from mcastsocks.wire.socks_datagram import LESS_ROOM_OCTETS, encode_header, fragments, parse_header
+from mcastsocks.wire.socks_datagram import LESS_ROOM_OCTETS, destination_octets, encode_header, fragments, parse_header
 from tests import scapy_layers
 from tests.vectors import Vector, name, octets, valid
 from tests.wire.second_opinion import endpoint_of
@@ -25,6 +25,25 @@ def test_a_datagram_shorter_than_its_header_is_truncated(vector: Vector) -> None
     for end in range(len(raw) - len(vector["means"]["data"]) // 2):
         with pytest.raises(Truncated):
             parse_header(memoryview(raw)[:end])
+
+
+@pytest.mark.parametrize("vector", VALID, ids=name)
+def test_how_a_destination_is_written_is_found_without_parsing(vector: Vector) -> None:
+    raw = bytes.fromhex(vector["hex"])
+    header = raw[: len(raw) - len(vector["means"]["data"]) // 2]
+    assert destination_octets(memoryview(raw)) == (b"" if raw[2] else header[3:])
+    for end in range(len(header)):
+        assert destination_octets(raw[:end]) != header[3:]
+
+
+@given(raw=hostile)
+def test_any_octets_have_a_destination_only_where_they_parse_alike(raw: bytes) -> None:
+    found = destination_octets(raw)
+    try:
+        frag, _, end = parse_header(raw)
+    except WireError:
+        return
+    assert found == (b"" if frag else raw[3:end])
 
 
 @pytest.mark.parametrize("vector", VALID, ids=name)

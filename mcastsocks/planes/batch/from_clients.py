@@ -16,6 +16,7 @@ from mcastsocks.planes.batch.receiver import Batch
 from mcastsocks.planes.batch.rows import ORDINARY
 from mcastsocks.planes.batch.singles import Single
 from mcastsocks.planes.batch.to_receivers import ToReceivers
+from mcastsocks.planes.batch.to_remotes import send_by_version
 from mcastsocks.planes.counters import reason_of
 from mcastsocks.planes.forwarding import Forwarding
 from mcastsocks.planes.scalar import DATA
@@ -94,12 +95,7 @@ class FromClients(ToReceivers):
         table, classes = self._table, batch.traffic_classes
         addresses, octets = batch.addresses + HEADER_OCTETS, batch.octets - HEADER_OCTETS
         is_six = table.remotes[6].words[rows, 0] != 0
-        for version, chosen in ((4, ~is_six), (6, is_six)):
-            count = np.count_nonzero(chosen)
-            if count == len(rows):
-                self._to_remotes[version].send(rows, addresses, octets, classes)
-            elif count:
-                self._to_remotes[version].send(rows[chosen], addresses[chosen], octets[chosen], some(classes, chosen))
+        send_by_version(self._to_remotes, is_six, rows, addresses, octets, classes)
         groups = table.groups[rows]
         if np.count_nonzero(groups):
             for row in np.unique(rows[groups]).tolist():

@@ -2,56 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
+from mcastsocks.planes.batch.from_outsides import FromOutsides
 from mcastsocks.planes.batch.layouts import Ints, some
-from mcastsocks.planes.batch.receiver import Batch, Receiver
+from mcastsocks.planes.batch.receiver import Batch
 from mcastsocks.planes.batch.singles import Single
 from mcastsocks.planes.batch.sockaddrs import version_of
-from mcastsocks.planes.batch.vector import BUFFERS, VectorPaths
 from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.planes.scalar import DATA
 
 
-class FromRemotes(VectorPaths):
-    """Many outside sockets are drained together, because most of them have little."""
-
-    def _drain_outside(self, outside: OutsideSocket) -> None:
-        self._drain_outlets([outside])
-
-    def _drain_outlets(self, ready: list[OutsideSocket]) -> None:
-        """Many sockets in one pass, each with its share of the buffers."""
-        plain = [outside for outside in ready if outside.associated is None]
-        for outside in ready:
-            if outside.associated is not None:
-                self._associates.drain_outside(outside, outside.associated)
-        if len(plain) == 1:
-            inlet, outside = self._inlet(plain[0].sock), plain[0]
-            few, many = partial(self._from_few_remotes, outside), partial(self._from_one_outlet, inlet.version, outside)
-            self._drain(inlet, few, many)
-            return
-        for version, receiver in self._receivers.items():
-            self._drain_version(version, receiver, [each for each in plain if version_of(each.sock) == version])
+class FromRemotes(FromOutsides):
+    """An ordinary datagram is of exactly the remote that an association has, and fits in one piece."""
 
     def _from_few_remotes(self, outside: OutsideSocket, singles: list[Single]) -> None:
         for single in singles:
             self._from_remote(outside, *self._place_single(single, DATA))
-
-    def _from_one_outlet(self, version: int, outside: OutsideSocket, batch: Batch) -> None:
-        self._from_remotes(version, batch, np.full(len(batch), self._outlets.number(outside.sock), np.int64))
-
-    def _drain_version(self, version: int, receiver: Receiver, outsides: list[OutsideSocket]) -> None:
-        if not outsides:
-            return
-        each = max(1, BUFFERS // len(outsides))
-        filled = [receiver.receive(outside.sock.fileno(), each) for outside in outsides]
-        if any(filled):
-            numbers = np.array([self._outlets.number(outside.sock) for outside in outsides], np.int64)
-            batch = receiver.take()
-            self._from_remotes(version, batch, numbers.repeat(filled)[batch.buffers])
 
     def _from_remotes(self, version: int, batch: Batch, outlets: Ints) -> None:
         """To the association that expects exactly this remote at this socket; whoever else, one at a time."""

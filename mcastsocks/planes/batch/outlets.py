@@ -14,6 +14,7 @@ from mcastsocks.planes.batch.layouts import Ints, Words
 from mcastsocks.planes.batch.sockaddrs import words_of
 from mcastsocks.planes.loop import unwatch, watch
 from mcastsocks.planes.outsides import OutsideSocket
+from mcastsocks.tables.changes import Traffic
 
 _AT_ONCE = 64
 """No more than planes.batch.vector.BUFFERS: each socket takes one buffer at least."""
@@ -46,6 +47,12 @@ class Outlets:
         outside = self._open[number]
         assert outside is not None
         return outside
+
+    def traffic(self, number: int) -> Traffic:
+        """Of the UDP ASSOCIATE whose socket it is."""
+        associated = self[number].associated
+        assert associated is not None
+        return associated.traffic
 
     def number(self, sock: socket.socket) -> int:
         return self._numbers[sock]

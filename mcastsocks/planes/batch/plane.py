@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from functools import lru_cache
 
-from mcastsocks.address import Endpoint, SockAddr
+from mcastsocks.address import SockAddr
 from mcastsocks.planes.batch.from_clients import FromClients
+from mcastsocks.planes.batch.from_contacts import FromContacts
+from mcastsocks.planes.batch.from_doors import FromDoors
 from mcastsocks.planes.batch.from_groups import FromGroups
 from mcastsocks.planes.batch.from_remotes import FromRemotes
 from mcastsocks.planes.batch.sockaddrs import words_of
@@ -15,7 +17,7 @@ from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.tables.changes import Traffic
 
 
-class BatchPlane(FromClients, FromRemotes, FromGroups):
+class BatchPlane(FromClients, FromRemotes, FromGroups, FromDoors, FromContacts):
     """See planes.interface.Plane. Raises OSError or ImportError where the system has not what it needs.
 
     How datagrams move is in its bases; here, what the switchboard changes is written where they look it up.
@@ -60,22 +62,18 @@ class BatchPlane(FromClients, FromRemotes, FromGroups):
             self._insides.append(sock)
         return self._insides.index(sock)
 
-    def _use_outside(self, forwarding: Forwarding) -> Endpoint | None:
-        """Runs are received in one piece here, but not for a UDP ASSOCIATE, which takes datagrams one at a time."""
-        endpoint = super()._use_outside(forwarding)
-        if forwarding.outside is not None:
-            self._inlet(forwarding.outside.sock)
-        return endpoint
-
     def _outside_opened(self, outside: OutsideSocket) -> None:
         self._own.add(outside.sockaddr)
         self._overruns.opened(outside.sock)
+        self._inlet(outside.sock)
         self._outlets.add(outside)
 
     def _outside_closing(self, outside: OutsideSocket) -> None:
         self._own.discard(outside.sockaddr)
         self._overruns.closing(outside.sock)
         self._inlets.pop(outside.sock.fileno(), None)
+        for to_doors in self._to_doors.values():
+            to_doors.close(self._outlets.number(outside.sock))
         self._outlets.remove(outside)
 
     def _unwatch(self, sock: socket.socket) -> None:

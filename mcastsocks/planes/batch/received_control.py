@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 from enum import IntFlag, auto
 
 import numpy as np
@@ -12,7 +11,11 @@ from numpy.typing import NDArray
 from mcastsocks.planes.batch.layouts import CMSG, Ints, addresses_of, allocate
 from mcastsocks.planes.batch.offload import UDP_GRO
 
-_KIND_AND_VALUE = struct.Struct("@8xqI")
+_WORD_OCTETS = 8
+_SLOT_WORDS, _KIND, _VALUE = 3, 1, 2
+"""Of a slot, in words of eight octets: how many it has, and where its level with its type, and its data, stand."""
+
+_LOWER_HALF = 0xFFFF_FFFF
 
 
 class Tell(IntFlag):
@@ -42,22 +45,28 @@ class ReceivedControl:
         self.octets = self._slots * CMSG.itemsize
         memory = allocate(buffers * self._slots, CMSG).reshape(buffers, self._slots)
         self.addresses = addresses_of(memory)
-        self._memory = memory.view(np.uint8).reshape(-1).data
+        self._words = memory.view(np.int64).reshape(-1).data
         self._kinds: Ints = memory.view(np.int64).reshape(buffers, self._slots, 3)[:, :, 1]
         self._values: NDArray[np.uint32] = memory["value"]
         self._traffic_class = _TRAFFIC_CLASS[version]
 
     def of_one(self, index: int, octets: int) -> tuple[int, int]:
         """Segment size and traffic class of one call, of so many octets of control messages; zero for what it lacks."""
-        segment = traffic_class = 0
-        start = index * self.octets
-        for at in range(start, start + octets, CMSG.itemsize):
-            kind, value = _KIND_AND_VALUE.unpack_from(self._memory, at)
+        words, segment, traffic_class = self._words, 0, 0
+        start = index * self._slots * _SLOT_WORDS
+        for at in range(start, start + octets // _WORD_OCTETS, _SLOT_WORDS):
+            kind = words[at + _KIND]
             if kind == self._traffic_class:
-                traffic_class = value & 0xFF
+                traffic_class = words[at + _VALUE] & 0xFF
             elif kind == _SEGMENT:
-                segment = value
+                segment = words[at + _VALUE] & _LOWER_HALF
         return segment, traffic_class
+
+    def clear_few(self, count: int) -> None:
+        """The same as clear, sooner for a few."""
+        words = self._words
+        for at in range(_KIND, count * self._slots * _SLOT_WORDS, _SLOT_WORDS):
+            words[at] = 0
 
     def segments(self, count: int) -> Ints:
         """The size that datagrams were coalesced with, zero where they were not."""

@@ -19,7 +19,8 @@ BUFFER_OCTETS = 1 << 16
 """No datagram and no coalesced run of them is longer."""
 
 _STRIDE_OCTETS = BUFFER_OCTETS + 5 * 64
-"""Buffers a power of two apart would put all headers into the same few lines of the cache."""
+"""Buffers a power of two apart would put all headers into the same few lines of the cache. What is behind a buffer may
+be read for octets that a datagram does not have (Batch.words_at)."""
 
 _RSV_AND_FRAG = np.uint64(0xFFFF)
 
@@ -31,7 +32,7 @@ class Batch:
     An element for each datagram: `addresses` where it begins, `octets` how long it is, `buffers` which buffer it came
     in (they are filled in the order of the calls), `sources` rows as in planes.batch.sockaddrs, `headers` its first
     eight octets as they stand in memory, without meaning where there are fewer. `traffic_classes` is there when asked
-    for, `truncated` when something was. `memory` is what the addresses lie in.
+    for, `truncated` when something was. `memory` is what the addresses lie in, from `base` on.
     """
 
     addresses: Ints
@@ -39,7 +40,8 @@ class Batch:
     buffers: Ints
     sources: Words
     headers: Words
-    memory: NDArray[np.uint8]
+    memory: memoryview
+    base: int
     traffic_classes: Ints | None = None
     truncated: NDArray[np.bool_] | None = None
 
@@ -56,14 +58,24 @@ class Batch:
             self.sources[which],
             self.headers[which],
             self.memory,
+            self.base,
             None if classes is None else classes[which],
             None if truncated is None else truncated[which],
         )
 
+    def words_at(self, offset: int) -> Words:
+        """Eight octets of each from there on, without meaning where there are fewer."""
+        window: Words = np.ndarray(len(self.memory) - 7, np.uint64, self.memory, strides=(1,))
+        return window[self.addresses - (self.base - offset)]
+
+    def traffic_class(self, index: int) -> int:
+        """DSCP and ECN of one of them."""
+        return int(self.traffic_classes[index]) if self.traffic_classes is not None else 0
+
     def datagram(self, index: int) -> memoryview:
         """One of them, for what is done one at a time."""
-        start = int(self.addresses[index]) - address_of(self.memory)
-        return self.memory[start : start + int(self.octets[index])].data
+        start = int(self.addresses[index]) - self.base
+        return self.memory[start : start + int(self.octets[index])]
 
 
 def aids_of(headers: Words) -> NDArray[np.uint32]:
@@ -88,6 +100,7 @@ class Receiver:
         self._tell = tell
         self._filled = 0
         self._memory = allocate(buffers * _STRIDE_OCTETS, np.uint8)
+        self._view = self._memory.data
         self._names = allocate(buffers * sockaddrs.WORDS[version], np.uint64).reshape(buffers, -1)
         self._iovecs = allocate(buffers, IOVEC)
         self._control = ReceivedControl(version, buffers, tell)
@@ -120,8 +133,9 @@ class Receiver:
 
         Errors left over from datagrams sent before are passed over.
         """
-        room = self.room if most is None else min(most, self.room)
-        message = self._messages_at[self._filled]
+        room, message = self.buffers - self._filled, self._messages_at[self._filled]
+        if most is not None and most < room:
+            room = most
         got = self._receive(fd, message, room, libc.MSG_DONTWAIT, None)
         if got < 0 and ctypes.get_errno() != errno.EAGAIN:
             got = self._receive(fd, message, room, libc.MSG_DONTWAIT, None)
@@ -142,7 +156,7 @@ class Receiver:
         count, self._filled = self._filled, 0
         places, octets = self._places[:count], self._octets[:count].astype(np.int64)
         headers = self._window[self._offsets[:count]]
-        batch = Batch(places, octets, self._numbers[:count], self._names[:count], headers, self._memory)
+        batch = Batch(places, octets, self._numbers[:count], self._names[:count], headers, self._view, self._base)
         truncated = self._flags[:count] & libc.MSG_TRUNC
         if np.count_nonzero(truncated):
             batch.truncated = truncated.astype(bool)

@@ -16,7 +16,8 @@ from mcastsocks.wire.datagram import HEADER
 ORDINARY = np.array(0xFFFFFFFF_0000FFFF, np.uint64)
 """Of a header as it stands in memory: AID, FRAG and RSV, but not DGID, which an ordinary datagram leaves undefined."""
 
-_KEEP = -1
+KEEP = -1
+"""A DSCP that is the datagram's own."""
 
 
 class Rows:
@@ -25,7 +26,7 @@ class Rows:
     A row is zero where there is none. `headers` are what an ordinary datagram of the association begins with.
     `clients` and `remotes` are tables by IP version. `to_remote` and `to_client` say whether the vector paths serve
     that direction; `outsides` and `insides` are numbers of the sockets; `is_crowded` that an association got no row,
-    because another has its slot (the low bits of its AID) or all rows are taken. A DSCP of -1 is the datagram's own.
+    because another has its slot (the low bits of its AID) or all rows are taken.
     Rows are used again before new ones are, so that memory is touched only where it is needed: some 200 octets a row,
     and 8 for each slot. Row 0 is nobody's.
     """
@@ -92,8 +93,8 @@ class Rows:
         self.to_client[row] = known and terms.receives and not (terms.reports_source or terms.receives_rtp)
         self.groups[row], self.outsides[row], self.ttls[row] = forwarding.is_group, outside, terms.ttl
         self.insides[row] = inside
-        self.send_dscps[row] = _KEEP if terms.send_dscp is None else terms.send_dscp
-        self.receive_dscps[row] = _KEEP if terms.receive_dscp is None else terms.receive_dscp
+        self.send_dscps[row] = KEEP if terms.send_dscp is None else terms.send_dscp
+        self.receive_dscps[row] = KEEP if terms.receive_dscp is None else terms.receive_dscp
         self.marked |= terms.send_dscp is not None or terms.receive_dscp is not None
 
     def clear(self, aid: int) -> None:
@@ -138,15 +139,22 @@ class Rows:
         self._to_client.octets[rows] += octets
 
     def marks(self, dscps: Ints, rows: Ints, classes: Ints | None) -> Ints | None:
-        """DSCP and ECN that datagrams leave with, of those that they came with; None where none has any."""
-        if self.marked:
-            classes = np.zeros(len(rows), np.int64) if classes is None else classes
-            wanted = dscps[rows]
-            classes = np.where(wanted == _KEEP, classes, wanted << 2 | classes & ECN)
-        return classes if classes is not None and np.count_nonzero(classes) else None
+        """What datagrams leave with."""
+        return marks(dscps[rows] if self.marked else None, classes)
 
     def count_dropped(self, rows: Ints) -> None:
         np.add.at(self._dropped, rows, 1)
+
+
+def marks(dscps: Ints | None, classes: Ints | None) -> Ints | None:
+    """DSCP and ECN that datagrams leave with, of those that they came with; None where none has any.
+
+    `dscps` are what rules say of each; None: nothing, of any.
+    """
+    if dscps is not None:
+        classes = np.zeros(len(dscps), np.int64) if classes is None else classes
+        classes = np.where(dscps == KEEP, classes, dscps << 2 | classes & ECN)
+    return classes if classes is not None and np.count_nonzero(classes) else None
 
 
 class _Moved:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +10,12 @@ from numpy.typing import NDArray
 from mcastsocks.planes.batch.layouts import MMSGHDR, Words
 from mcastsocks.planes.batch.received_control import ReceivedControl
 
-_CONTROL_OCTETS, _OCTETS = struct.Struct("@40xQ"), struct.Struct("@56xI")
-"""Of an mmsghdr: where msg_controllen and msg_len stand."""
+_WORD_OCTETS = 8
+_MESSAGE_WORDS = MMSGHDR.itemsize // _WORD_OCTETS
+_CONTROL_OCTETS, _OCTETS = 5, 7
+"""Of an mmsghdr: the words where msg_controllen and, in its lower half, msg_len stand."""
 
-_CONTROL_OCTETS_AT = 40
-"""The first for writing, because pack_into writes zeros over what it passes."""
+_LOWER_HALF = 0xFFFF_FFFF
 
 
 class Single(NamedTuple):
@@ -27,29 +27,28 @@ class Single(NamedTuple):
 
 
 class Singles:
-    """A view of a receiver's memory."""
+    """A view of a receiver's memory, by words: an element of a memoryview is had sooner than a field by struct."""
 
     def __init__(
         self, messages: NDArray[np.void], buffers: NDArray[np.uint8], names: Words, control: ReceivedControl
     ) -> None:
-        self._messages = messages.view(np.uint8).data
+        self._messages = messages.view(np.uint64).data
         self._buffers = [row.data for row in buffers]
         self._names, self._width = names.reshape(-1).view(np.uint8).data, names.shape[1] * names.itemsize
         self._control = control
 
     def read(self, count: int) -> list[Single] | None:
         """The first so many; None where the kernel has coalesced some."""
-        singles = []
+        messages, names, width, control, singles = self._messages, self._names, self._width, self._control, []
         for index in range(count):
-            start = index * MMSGHDR.itemsize
-            (control_octets,) = _CONTROL_OCTETS.unpack_from(self._messages, start)
-            (octets,) = _OCTETS.unpack_from(self._messages, start)
-            segment, tos = self._control.of_one(index, control_octets) if control_octets else (0, 0)
+            start = index * _MESSAGE_WORDS
+            control_octets, octets = messages[start + _CONTROL_OCTETS], messages[start + _OCTETS] & _LOWER_HALF
+            segment, tos = control.of_one(index, control_octets) if control_octets else (0, 0)
             if 0 < segment < octets:
                 return None
-            name = bytes(self._names[index * self._width : (index + 1) * self._width])
+            name = bytes(names[index * width : index * width + width])
             singles.append(Single(self._buffers[index][:octets], name, tos))
-        for index in range(count):
-            struct.pack_into("@Q", self._messages, index * MMSGHDR.itemsize + _CONTROL_OCTETS_AT, self._control.octets)
-        self._control.clear(count)
+        for at in range(_CONTROL_OCTETS, count * _MESSAGE_WORDS, _MESSAGE_WORDS):
+            messages[at] = control.octets
+        control.clear_few(count)
         return singles

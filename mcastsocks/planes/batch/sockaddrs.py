@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,6 +51,12 @@ def sockaddr_of(words: Words) -> SockAddr:
         return (socket.inet_ntoa(host), _PORT.unpack(port)[0])
     _, port, flow, host, scope = _V6.unpack(octets)
     return (socket.inet_ntop(socket.AF_INET6, host), _PORT.unpack(port)[0], socket.ntohl(flow), scope)
+
+
+@lru_cache(maxsize=16_384)
+def sockaddr_from(name: bytes) -> SockAddr:
+    """The same for the octets of a row, which is whom a datagram came from: the same few as a rule."""
+    return sockaddr_of(np.frombuffer(name, np.uint64))
 
 
 class Destinations:

@@ -8,6 +8,7 @@ import socket
 import numpy as np
 import pytest
 
+from mcastsocks.planes.batch.iovecs import Heads
 from mcastsocks.planes.batch.sender import Sender
 from tests.planes.batch.loopback import (
     Payloads,
@@ -58,6 +59,21 @@ def test_each_datagram_gets_its_own_header(version: int, segments: int) -> None:
     with udp_socket(version) as source, udp_socket(version) as target:
         Sender(table(version, target), segments).send(source.fileno(), data.to([0] * len(sent), headers))
         assert received(target, len(sent)) == [header + body for header, body in zip(headers, sent, strict=True)]
+
+
+@BOTH
+@SEGMENTS
+def test_headers_may_stand_anywhere_and_be_of_any_length(version: int, segments: int) -> None:
+    """Where header and payload come to the same, datagrams are a run all the same."""
+    headers = [b"ten octets", b"and this has twenty-two", b"ten others", b"", b"ten octets"]
+    sent = numbered([50, 37, 50, 60, 50])
+    data, before = Payloads(sent), Payloads(headers)
+    outgoing = data.to([0] * len(sent))
+    outgoing.headers = Heads(before.addresses, before.octets)
+    with udp_socket(version) as source, udp_socket(version) as target:
+        for _ in range(2):
+            assert not Sender(table(version, target), segments, most=3).send(source.fileno(), outgoing).any()
+            assert received(target, 5) == [header + body for header, body in zip(headers, sent, strict=True)]
 
 
 def test_more_than_memory_holds_goes_in_turns() -> None:
