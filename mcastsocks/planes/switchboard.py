@@ -115,7 +115,7 @@ class Switchboard(ABC):
 
     def close(self) -> None:
         for group in self._groups.values():
-            group.membership.close()
+            group.close()
         for inside_group in self._inside_groups.values():
             inside_group.membership.close()
         self._associates.close()
@@ -234,7 +234,7 @@ class Switchboard(ABC):
         filters = group.filters_with(entry.aid, sources)
         if not filters:
             del self._groups[name]
-            group.membership.close()
+            group.close()
             return
         if wanted and entry.mm:
             self._open_voice(entry.remote.address.version)
@@ -252,7 +252,8 @@ class Switchboard(ABC):
         name = forwarding.entry.remote
         group = self._inside_groups.get(name)
         if wanted and group is None:
-            group = InsideGroup(Membership(name, self._mm_interface(), self._quota))
+            membership = Membership(name, self._mm_interface(), self._quota)
+            group = InsideGroup(name, membership, self._options.claims)
             group.membership.opened = partial(self._watch_inside_group, group)
             group.membership.closing = self._unwatch
             group.membership.update(ANY_SOURCE)
@@ -260,9 +261,9 @@ class Switchboard(ABC):
         if group is None:
             return
         if wanted and forwarding not in group.senders:
-            group.senders.append(forwarding)
+            group.add(forwarding)
         elif not wanted and forwarding in group.senders:
-            group.senders.remove(forwarding)
+            group.remove(forwarding)
             if not group.senders:
                 del self._inside_groups[name]
                 group.membership.close()
@@ -287,7 +288,7 @@ class Switchboard(ABC):
 
     def _new_group(self, entry: Entry) -> Group:
         membership = Membership(entry.remote, self._outside.interface(entry.via), self._quota)
-        group = Group((entry.via, entry.remote), membership, self._borders[entry.via])
+        group = Group((entry.via, entry.remote), membership, self._borders[entry.via], self._options.claims)
         group.membership.opened = lambda sock: self._watch(partial(self._drain_group, group, sock), sock)
         group.membership.closing = partial(self._retire, group)
         return group
