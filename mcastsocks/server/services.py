@@ -18,6 +18,7 @@ from mcastsocks.server.records import Records
 from mcastsocks.server.resolver import Resolver
 from mcastsocks.server.streams.pump import Pumps
 from mcastsocks.server.upstream import Upstream
+from mcastsocks.server.worker import Worker
 from mcastsocks.tables.associations import AssociationTable
 from mcastsocks.tables.ports import DoorPorts
 
@@ -48,3 +49,4 @@ class Services:
     pumps: Pumps
     upstreams: Mapping[str, Upstream]
     turn: asyncio.Lock
+    worker: Worker

@@ -54,6 +54,7 @@ class RelayProcess:
         outside: str = "",
         inside: str = "",
         socks: str = "",
+        plane: str = "",
     ) -> None:
         self._lab = lab
         users = "\n".join(f'[users.{name}]\npassword = "{_CHEAP.hash(word)}"' for name, word in PASSWORDS.items())
@@ -74,6 +75,8 @@ methods = ["userpass"]
 users = "users.toml"
 [socks]
 {socks}
+[plane]
+{plane}
 [limits]
 {limits}
 [log]
