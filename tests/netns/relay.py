@@ -61,6 +61,7 @@ class RelayProcess:
         users_file = folder / "users.toml"
         users_file.write_text(f'{users}\nhosts = ["{SECOND[4]}"]\n[teams]\ndesk = ["alice"]\n')
         users_file.chmod(0o600)
+        plane = f"[plane]\n{plane}" if plane else ""
         config = folder / "relay.toml"
         config.write_text(
             f"""
@@ -75,7 +76,6 @@ methods = ["userpass"]
 users = "users.toml"
 [socks]
 {socks}
-[plane]
 {plane}
 [limits]
 {limits}

@@ -400,13 +400,14 @@ def test_workers_end_with_a_supervisor_that_was_killed(lab: Lab, start_relay: Ca
     started(start_relay(plane=TWO))
 
 
-@pytest.mark.parametrize(("first", "second"), [(TWO, TWO), (TWO, ""), ("", TWO)])
+@pytest.mark.parametrize(("first", "second"), [(TWO, TWO), (TWO, "workers = 1"), ("workers = 1", TWO)])
 def test_a_second_relay_on_the_port_is_told_so(
     lab: Lab, start_relay: Callable[..., RelayProcess], tmp_path: Path, first: str, second: str
 ) -> None:
     relay = start_relay(plane=first)
     config = tmp_path / "relay.toml"
-    config.write_text(config.read_text().replace(f"[plane]\n{first}\n", f"[plane]\n{second}\n"))
+    tables = config.read_text().replace(f"[plane]\n{first}\n", "")
+    config.write_text(f"{tables}[plane]\n{second}\n")
     other = lab.relay.popen(sys.executable, "-m", "mcastsocks", "relay", "-c", str(config), stdout=-1, stderr=-1)
     out, said = other.communicate(timeout=20)
     assert (other.returncode, out) == (2, b"")
