@@ -15,6 +15,7 @@ import mmap
 import os
 import secrets
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
 
 from mcastsocks.errors import LocalError
@@ -28,6 +29,9 @@ _DIGEST_OCTETS = 16
 _NEXT, _PARENT, _CHILDREN, _LEADER, _COUNTS = range(_DIGEST_OCTETS // _WORD, _DIGEST_OCTETS // _WORD + 5)
 """Words of a row, behind its digest: the next in its bucket, the row that it is counted under, how many are counted
 under it, the worker that was here first of those who are, from 1; then a count for each worker."""
+
+_NAMES = 16_384
+"""Remembered, with their digests: each is needed several times for one request."""
 
 
 class Shares:
@@ -43,6 +47,7 @@ class Shares:
         self._octets = mmap.mmap(self._file, octets)
         self._words = memoryview(self._octets).cast("I")
         self._key = secrets.token_bytes(32)
+        self.name = lru_cache(maxsize=_NAMES)(self._name)
         self._depth = 0
 
     def __enter__(self) -> Shares:
@@ -62,8 +67,8 @@ class Shares:
         with self:
             return sum(self._is_live(at) for _, at in self._all())
 
-    def name(self, *parts: object) -> bytes:
-        """What a row is found by."""
+    def _name(self, *parts: object) -> bytes:
+        """What a row is found by. Asked by `name`, which remembers some."""
         return blake2b(repr(parts).encode(), digest_size=_DIGEST_OCTETS, key=self._key).digest()
 
     def count(self, name: bytes) -> int:
@@ -158,7 +163,7 @@ class Shares:
         return self._octets[begin : begin + _DIGEST_OCTETS]
 
     def _total(self, at: int) -> int:
-        return sum(self._words[at + _COUNTS : at + _COUNTS + self._workers])
+        return sum(self._words[at + _COUNTS : at + self._stride])
 
     def _is_live(self, at: int) -> bool:
         return bool(self._words[at + _CHILDREN] or self._total(at))
@@ -197,7 +202,7 @@ class Shares:
 
     def _pass_on(self, at: int) -> None:
         """To the next who counts there, if anybody does."""
-        counts = self._words[at + _COUNTS : at + _COUNTS + self._workers]
+        counts = self._words[at + _COUNTS : at + self._stride]
         self._words[at + _LEADER] = next((worker for worker, count in enumerate(counts, 1) if count), 0)
 
 

@@ -22,11 +22,6 @@ class Worker:
     claims: Claims = ALONE
     throttle: Failures | None = None
 
-    @property
-    def number(self) -> int | None:
-        """For records, where there are others."""
-        return self.index if self.of > 1 else None
-
     def part_of(self, most: int) -> int:
         """Its part of what costs the host something, and that each worker has for itself: 1 at least."""
         return max(1, most // self.of)
