@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,8 +18,12 @@ from mcastsocks.errors import ConfigError
 from mcastsocks.planes.loop import DatagramLoop
 from mcastsocks.rules.model import GROUP_ACTIONS, Action, Rule
 from mcastsocks.server import descriptors, interfaces
-from mcastsocks.server.config import Config, load_config
+from mcastsocks.server.config import Config, Loaded, load_config
+from mcastsocks.server.post import Post, Report
+from mcastsocks.server.records import Records, WholeLines
 from mcastsocks.server.relay import Relay
+from mcastsocks.server.supervisor import DRAIN_S, Supervisor
+from mcastsocks.server.worker import Worker
 
 _COLLECT_AFTER = 5_000
 """Objects more than there were; with Python's 700 a tenth of a datagram's time goes into looking for cycles."""
@@ -27,17 +34,54 @@ def run(path: Path | None) -> None:
     loaded = load_config(path)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+    def started(serves: str) -> None:
+        console.print(f"mcastsocks {mcastsocks.__version__}, configuration: {escape(loaded.source)}")
+        _explain(console, loaded.config)
+        ways = ", ".join(outside.called for outside in loaded.config.outside)
+        each = "each worker: " if loaded.config.plane.workers > 1 else ""
+        console.print(f"outside {escape(ways)}, {each}{serves}")
+
+    if loaded.config.plane.workers == 1:
+        _serve(loaded, Worker(), Records(loaded.config.log.format), started)
+        return
+    if killed := Supervisor(loaded, partial(_work, loaded)).run(started):
+        records = Records(loaded.config.log.format)
+        for index in killed:
+            records.write("worker-killed", worker=index, why=f"it did not end within {DRAIN_S:g} s")
+        records.close()
+
+
+def _work(loaded: Loaded, worker: Worker, post: Post) -> None:
+    """One of several workers, in its own process."""
+    records = Records(loaded.config.log.format, WholeLines(sys.stdout.fileno()), worker=worker.index)
+    if post.predecessor is not None:
+        records.write("worker-replaced", why=post.predecessor)
+
+    def started(serves: str) -> None:
+        post.send(Report(serves))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    try:
+        _serve(loaded, worker, records, started, post.lifeline)
+    finally:
+        records.close()
+
+
+def _serve(
+    loaded: Loaded, worker: Worker, records: Records, started: Callable[[str], None], lifeline: int | None = None
+) -> None:
+    """Until a signal, or until the lifeline ends."""
+
     async def main() -> None:
-        relay = Relay(loaded)
+        relay = Relay(loaded, records, worker)
         try:
             relay.start()
         except ConfigError:
             await relay.stop()
             raise
-        console.print(f"mcastsocks {mcastsocks.__version__}, configuration: {escape(loaded.source)}")
-        _explain(console, loaded.config)
-        ways = ", ".join(outside.called for outside in loaded.config.outside)
-        console.print(f"outside {escape(ways)}, plane {relay.plane_name}, {relay.descriptors}")
+        if lifeline is not None:
+            asyncio.get_running_loop().add_reader(lifeline, relay.end)
+        started(f"plane {relay.plane_name}, {relay.descriptors}")
         gc.freeze()  # what has been made by now stays: no collection needs to look at it
         gc.set_threshold(_COLLECT_AFTER)
         await relay.serve()
@@ -57,7 +101,8 @@ def check(path: Path | None) -> None:
         called = f"{settings.name}: " if settings.name else ""
         addresses = " and ".join(str(each) for each in (outside.ipv4, outside.ipv6) if each)
         console.print(f"outside {escape(called)}{outside.name}: groups are joined there, and remotes see {addresses}")
-    console.print(str(descriptors.claim(loaded.config.limits, len(loaded.config.upstream))))
+    each = "each worker: " if loaded.config.plane.workers > 1 else ""
+    console.print(f"{each}{descriptors.claim(loaded.config.limits, len(loaded.config.upstream))}")
     if loaded.config.auth.users is not None:
         console.print(f"users: {len(loaded.users.users)}, teams: {len(loaded.users.teams)}")
 
@@ -65,9 +110,13 @@ def check(path: Path | None) -> None:
 def _explain(console: Console, config: Config) -> None:
     listen = ", ".join(str(endpoint) for endpoint in config.inside.listen)
     advertise = f", told to clients as {config.inside.advertise}" if config.inside.advertise else ""
-    console.print(f"inside {escape(listen)}{advertise}: TCP, and the same port in UDP for datagrams")
-    ports, socks4 = config.udp_ports, ", SOCKS 4 and 4a too" if config.socks.socks4 else ""
-    console.print(f"UDP ASSOCIATE by UDP ports {ports[0]}-{ports[-1]}{socks4}")
+    workers, socks4 = config.plane.workers, ", SOCKS 4 and 4a too" if config.socks.socks4 else ""
+    own = "the same port in UDP for datagrams"
+    if workers > 1:
+        own = f"UDP {_own_ports(config)} for datagrams, one for each of {workers} workers"
+    console.print(f"inside {escape(listen)}{advertise}: TCP, and {own}")
+    part = f", {len(config.udp_ports_of(0))} for each worker" if workers > 1 else ""
+    console.print(f"UDP ASSOCIATE by UDP ports {_dashed(config.udp_ports)}{part}{socks4}")
     for upstream in config.upstream:
         console.print(f"upstream {escape(upstream.name)}: {escape(str(upstream.relay))}")
     console.print(f"authentication: {' or '.join(config.auth.methods)}")
@@ -76,6 +125,16 @@ def _explain(console: Console, config: Config) -> None:
         verdict = "[green]allow[/]" if rule.allow else "[red]deny[/] "
         console.print(f"  {number:>2} {verdict} {escape(_sentence(rule))}")
     console.print("   . [red]deny[/]  everything else")
+
+
+def _own_ports(config: Config) -> str:
+    """Of all workers, for the enhanced mode."""
+    ports = sorted({endpoint.port for endpoint in config.inside.listen})
+    return " and ".join(f"ports {_dashed(config.worker_ports(port))}" for port in ports)
+
+
+def _dashed(ports: range) -> str:
+    return f"{ports[0]}-{ports[-1]}"
 
 
 def _sentence(rule: Rule) -> str:

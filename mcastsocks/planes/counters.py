@@ -32,6 +32,7 @@ class DropReason(StrEnum):
     UNPERMITTED_SENDER = "unpermitted-sender"  # an inside host without a send direction, in MM-mode
     UNWANTED_SOURCE = "unwanted-source"  # no receiver of the group wants it
     ENDPOINT_UNKNOWN = "endpoint-unknown"  # the client has not shown its port yet
+    OTHER_WORKER = "other-worker"  # another one does what has to happen once, in MM-mode
     OWN_DATAGRAM = "own-datagram"  # heard again by loopback of multicast
     NOT_RTP = "not-rtp"  # where the rule demands it
     TOO_LARGE = "too-large"

@@ -62,6 +62,44 @@ def no_upstream(data: bytes) -> DropReason:
     return DropReason.UNREACHABLE
 
 
+class Claim(Protocol):
+    """On something that one worker of a relay does for all who could: the first of those who are left."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this worker now."""
+
+    def close(self) -> None:
+        """This worker could not any more."""
+
+
+class Claims(Protocol):
+    """How the workers of a relay share out what has to happen once."""
+
+    def claim(self, *name: object) -> Claim: ...
+
+    def is_others(self, *name: object) -> bool:
+        """Whether another worker does that, whether or not this one has a claim."""
+
+
+class Alone:
+    """The claims, and each claim, of a relay that is one process."""
+
+    is_ours = True
+
+    def claim(self, *name: object) -> Claim:
+        return self
+
+    def is_others(self, *name: object) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+ALONE = Alone()
+
+
 @dataclass(frozen=True, slots=True)
 class PlaneOptions:
     """`fragment_above` is the largest UDP payload sent to a client, in octets; None: what UDP carries.
@@ -80,6 +118,7 @@ class PlaneOptions:
     ask: Ask = nobody_answers
     socks_fragments: bool = False
     slot_bits: int = 16
+    claims: Claims = ALONE
 
 
 class Plane(Protocol):

@@ -124,13 +124,14 @@ class ScalarPaths(Switchboard):
             counters.drops[reason] += 1
             return 0
         receivers = [receiver for receiver in group.receivers if receiver.admits(source[0])]
-        if not receivers and not group.listeners:
-            counters.drops[DropReason.UNWANTED_SOURCE] += 1
+        goes_inside = group.goes_inside(source)
+        if not receivers and not goes_inside:
+            counters.drops[nobody_gets(group)] += 1
             return 0
-        counters.copied += len(receivers) + bool(group.listeners) - 1
+        counters.copied += len(receivers) + goes_inside - 1
         for receiver in receivers:
             self._to_client(receiver, octets, source, tos)
-        if group.listeners:
+        if goes_inside:
             self._multicast_inside(group, octets, tos)
         return len(receivers)
 
@@ -149,6 +150,9 @@ class ScalarPaths(Switchboard):
         sender = group.sender(source[0], source[1])
         if sender is None:
             counters.drops[DropReason.UNPERMITTED_SENDER] += 1
+            return 0
+        if not group.is_ours(sender):
+            counters.drops[DropReason.OTHER_WORKER] += 1
             return 0
         return self._to_remote(sender, octets, tos)
 
@@ -214,7 +218,7 @@ class ScalarPaths(Switchboard):
             if not receiver.is_same_client(sender) and receiver.admits(source[0]):
                 self._counters.copied += 1
                 self._to_client(receiver, octets, source, tos)
-        if group.listeners and not sender.entry.mm:  # an MM sender was heard inside already
+        if not sender.entry.mm and group.goes_inside(source):  # an MM sender was heard inside already
             self._counters.copied += 1
             self._multicast_inside(group, octets, tos)
         return self._counters.copied - before
@@ -305,3 +309,8 @@ class ScalarPaths(Switchboard):
     def _drop(self, forwarding: Forwarding, reason: DropReason) -> None:
         self._counters.drops[reason] += 1
         forwarding.traffic.dropped_datagrams += 1
+
+
+def nobody_gets(group: Group) -> DropReason:
+    """Why a datagram that came from a group goes to nobody."""
+    return DropReason.OTHER_WORKER if group.listeners else DropReason.UNWANTED_SOURCE

@@ -119,7 +119,7 @@ class Switchboard(ABC):
 
     def close(self) -> None:
         for group in self._groups.values():
-            group.membership.close()
+            group.close()
         for inside_group in self._inside_groups.values():
             inside_group.membership.close()
         self._associates.close()
@@ -238,7 +238,7 @@ class Switchboard(ABC):
         filters = group.filters_with(entry.aid, sources)
         if not filters:
             del self._groups[name]
-            group.membership.close()
+            group.close()
             return
         if wanted and entry.mm:
             self._open_voice(entry.remote.address.version)
@@ -256,7 +256,8 @@ class Switchboard(ABC):
         name = forwarding.entry.remote
         group = self._inside_groups.get(name)
         if wanted and group is None:
-            group = InsideGroup(Membership(name, self._mm_interface(), self._quota))
+            membership = Membership(name, self._mm_interface(), self._quota)
+            group = InsideGroup(name, membership, self._options.claims)
             group.membership.opened = partial(self._watch_inside_group, group)
             group.membership.closing = self._unwatch
             group.membership.update(ANY_SOURCE)
@@ -264,9 +265,9 @@ class Switchboard(ABC):
         if group is None:
             return
         if wanted and forwarding not in group.senders:
-            group.senders.append(forwarding)
+            group.add(forwarding)
         elif not wanted and forwarding in group.senders:
-            group.senders.remove(forwarding)
+            group.remove(forwarding)
             if not group.senders:
                 del self._inside_groups[name]
                 group.membership.close()
@@ -295,7 +296,7 @@ class Switchboard(ABC):
 
     def _new_group(self, via: str, name: Endpoint) -> Group:
         membership = Membership(name, self._outside.interface(via), self._quota)
-        group = Group((via, name), membership, self._borders[via])
+        group = Group((via, name), membership, self._borders[via], self._options.claims)
         group.membership.opened = lambda sock: self._watch(partial(self._drain_group, group, sock), sock)
         group.membership.closing = partial(self._retire, group)
         return group

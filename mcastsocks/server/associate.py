@@ -116,7 +116,7 @@ class UdpAssociate:
         """Outside. Never one that peers take for a service of this host's own."""
         wished = RequestFlag.USECLIENTSPORT in self._request.udp_flags
         port = self._request.destination.port
-        is_ours = port in self._services.config.udp_ports
+        is_ours = self._services.config.is_own_port(port)
         return port if wished and port >= _FIRST_UNPRIVILEGED and not is_ours else 0
 
     def _open(self) -> Done:

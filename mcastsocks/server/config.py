@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -19,6 +21,7 @@ from mcastsocks.rules.users import Users, load_users, read_secret
 from mcastsocks.settings import Location, Places, Settings, problems
 
 DEFAULT_PORT = 1080
+_MOST_WORKERS = 64
 
 EMBEDDED_DEFAULT = f"""\
 [inside]
@@ -179,10 +182,22 @@ class UpstreamSettings(Settings):
     password_file: Annotated[Path, Field(strict=False)] | None = None
 
 
+def _workers(value: Any) -> int:
+    """What "auto" stands for is decided here, once."""
+    if value == "auto":
+        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS) if sys.platform == "linux" else 1
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_WORKERS:
+        raise ValueError(f'expected a number of processes from 1 to {_MOST_WORKERS}, or "auto": one for each CPU')
+    if value > 1 and sys.platform != "linux":
+        raise ValueError("only Linux shares connections out among several processes")
+    return value
+
+
 class PlaneSettings(Settings):
-    """`auto` is the first that can start here."""
+    """`auto` is the first that can start here. Each of several `workers` is a process with a UDP port of its own."""
 
     kind: Literal["auto", "batch", "portable"] = "auto"
+    workers: Annotated[int, PlainValidator(_workers)] = 1
 
 
 class Limits(Settings):
@@ -249,24 +264,57 @@ class Config(Settings):
                 found.append(
                     (("rules", index, "modes"), 'MM-mode needs [inside] interface = "NAME": where to multicast')
                 )
-        listen = {endpoint.port for endpoint in self.inside.listen}
-        if not self.udp_ports:
-            found.append(
-                (("socks", "udp_ports"), "no ports are left above the one listened on: name some for UDP ASSOCIATE")
-            )
-        if taken := listen.intersection(self.udp_ports):
-            found.append(
-                (("socks", "udp_ports"), f"port {min(taken)} carries the enhanced mode's datagrams: [inside] listen")
-            )
+        found += self._problems_of_ports()
         if found:
             raise problems(*found)
         return self
 
+    def _problems_of_ports(self) -> list[tuple[Location, str]]:
+        workers, listen = self.plane.workers, self.inside.listen
+        found: list[tuple[Location, str]] = []
+        for index, endpoint in enumerate(listen):
+            if endpoint.port + workers > 65_536:
+                why = f"{workers} workers take UDP ports from {endpoint.port} on, and there are not so many"
+                found.append((("inside", "listen", index), why))
+            for before, other in enumerate(listen[:index]):
+                if _meet(endpoint.address, other.address) and 0 < abs(other.port - endpoint.port) < workers:
+                    why = f"its {workers} workers' UDP ports overlap with those of inside.listen[{before}]"
+                    found.append((("inside", "listen", index), why))
+        if not self.udp_ports:
+            why = "no ports are left above the one listened on: name some for UDP ASSOCIATE"
+            found.append((("socks", "udp_ports"), why))
+        elif len(self.udp_ports) < workers:
+            why = f"{len(self.udp_ports)} ports for {workers} workers: each needs one at least for UDP ASSOCIATE"
+            found.append((("socks", "udp_ports"), why))
+        taken = {port for endpoint in listen for port in self.worker_ports(endpoint.port)}
+        if taken := taken.intersection(self.udp_ports):
+            why = f"port {min(taken)} carries the enhanced mode's datagrams: [inside] listen"
+            found.append((("socks", "udp_ports"), why))
+        return found
+
     @property
     def udp_ports(self) -> range:
         """The relay's own ports for UDP ASSOCIATE."""
-        above = max(endpoint.port for endpoint in self.inside.listen) + 1
+        above = max(endpoint.port for endpoint in self.inside.listen) + self.plane.workers
         return self.socks.udp_ports or range(above, min(above + 100, 65_536))
+
+    def udp_ports_of(self, worker: int) -> range:
+        """The part of them that one worker has for itself; none is larger than another by more than a port."""
+        ports, workers = self.udp_ports, self.plane.workers
+        return ports[len(ports) * worker // workers : len(ports) * (worker + 1) // workers]
+
+    def worker_ports(self, listen: int) -> range:
+        """The UDP ports of all workers for the enhanced mode, where this TCP port is listened on."""
+        return range(listen, listen + self.plane.workers)
+
+    def is_own_port(self, port: int) -> bool:
+        """Whether a worker takes datagrams on this UDP port, now or when it is started again."""
+        return port in self.udp_ports or any(port in self.worker_ports(each.port) for each in self.inside.listen)
+
+
+def _meet(one: IPAddress, other: IPAddress) -> bool:
+    """Whether what listens on both has an address in common."""
+    return one == other or (one.version == other.version and (one.is_unspecified or other.is_unspecified))
 
 
 def _again(table: str, names: list[str], why: str) -> list[tuple[Location, str]]:

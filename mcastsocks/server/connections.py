@@ -6,21 +6,26 @@ from dataclasses import dataclass
 
 from mcastsocks.address import IPAddress, site_of
 from mcastsocks.server.config import Limits
-from mcastsocks.tables.tally import Tally
+from mcastsocks.tables.ledger import Ledger, OwnLedger
+from mcastsocks.tables.tally import Counts
 
 _BEING_REFUSED, _BEING_REFUSED_OF_ONE = 32, 4
 """Connections beyond the limits, in all and of one address, that are still told so; more are closed at once."""
 
 
 class Connections:
-    """Counts, and the words for what is full. `most` may be below the limit set: descriptors end first."""
+    """Counts, and the words for what is full. `most` of this process may be below the limit set: descriptors end first.
 
-    def __init__(self, limits: Limits, most: int) -> None:
+    The limits hold for all that the ledger counts.
+    """
+
+    def __init__(self, limits: Limits, most: int, ledger: Ledger | None = None) -> None:
+        ledger = ledger or OwnLedger()
         self.limits, self._most = limits, most
         self._open = 0
         self.turned_away = 0
-        self.handshakes: Tally[IPAddress] = Tally()
-        self.users: Tally[str] = Tally()
+        self.handshakes: Counts[IPAddress] = ledger.tally("handshakes")
+        self.users: Counts[str] = ledger.tally("connections of users")
 
     def __len__(self) -> int:
         return self._open
@@ -46,6 +51,8 @@ class Connections:
     def _full_for(self, client: IPAddress) -> str | None:
         if self._open > self._most:
             return f"the relay is full: {self._most} connections"
+        if self.handshakes.total + self.users.total > self.limits.connections:
+            return f"the relay is full: {self.limits.connections} connections"
         if self.handshakes[client] > self.limits.handshakes_per_client:
             return f"{client} has {self.limits.handshakes_per_client} connections that have not logged in"
         return None

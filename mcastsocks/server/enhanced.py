@@ -64,7 +64,8 @@ class Enhanced:
     def _open_channel(self) -> ControlChannel:
         client, services = self._client, self._services
         sockname = client.writer.get_extra_info("sockname")
-        inside = from_sockaddr(sockname)
+        listening = from_sockaddr(sockname)
+        inside = Endpoint(listening.host, listening.port + services.worker.index)
         zone = sockname[3] if len(sockname) == 4 else 0
         try:
             services.plane.open_inside(inside, zone)
@@ -72,7 +73,10 @@ class Enhanced:
             client.fail(self._request, ReplyCode.GENERAL_FAILURE, f"no UDP socket on {inside}: {error.strerror}")
         relay = Endpoint(services.config.inside.advertised(inside.address), inside.port)
         hosts = services.users.hosts_of(client.user)
-        channel = Channel(client.number, client.account, client.endpoint.address, client.peer, inside, relay, hosts)
+        siblings = services.config.worker_ports(listening.port)
+        channel = Channel(
+            client.number, client.account, client.endpoint.address, client.peer, inside, relay, hosts, siblings
+        )
         client.record("session-start", relay=str(inside))
         return ControlChannel(services, channel, client.user, self._answer)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import re
+import select
 import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import TextIO
+from typing import Protocol
 
 Value = str | int | float | bool | None
 _Record = tuple[datetime, str, Mapping[str, Value]]
@@ -45,15 +47,21 @@ def command_name(commands: type[IntEnum], command: int) -> str:
 FORMATS = {"keyvalue": as_keyvalue, "json": as_json}
 
 
+class Stream(Protocol):
+    def write(self, text: str, /) -> int: ...
+    def flush(self) -> None: ...
+
+
 class Records:
     """Writes records from a thread of its own, so that a slow reader of the log delays no datagram.
 
     When the reader is slower than that for long, records are lost, counted, and the count is written.
     """
 
-    def __init__(self, format: str = "keyvalue", stream: TextIO | None = None) -> None:
-        self._format = FORMATS[format]
-        self._stream = stream or sys.stdout
+    def __init__(self, format: str = "keyvalue", stream: Stream | None = None, **always: Value) -> None:
+        """`always` are fields of every record, before its own."""
+        self._format, self._always = FORMATS[format], always
+        self._stream: Stream = stream or sys.stdout
         self._queue: queue.SimpleQueue[_Record | None] = queue.SimpleQueue()
         self._lost = 0
         self._complained = False
@@ -97,7 +105,8 @@ class Records:
             self._stream.flush()
 
     def _write_line(self, record: _Record) -> None:
-        self._stream.write(self._format(*record) + "\n")
+        time, event, fields = record
+        self._stream.write(self._format(time, event, {**self._always, **fields}) + "\n")
 
     def _complain(self, error: Exception) -> None:
         """Once: whoever reads standard error learns that the record has gaps."""
@@ -105,6 +114,26 @@ class Records:
             self._complained = True
             with suppress(OSError, ValueError):
                 print(f"mcastsocks: records are being lost: {error}", file=sys.stderr)
+
+
+class WholeLines:
+    """A stream for Records whose every write to the descriptor is of whole lines: others write there too.
+
+    POSIX keeps up to PIPE_BUF octets together. What could not be written is tried again with the next.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._unwritten = descriptor, b""
+
+    def write(self, line: str, /) -> int:
+        if len(self._unwritten) + len(line) > select.PIPE_BUF:
+            self.flush()
+        self._unwritten += line.encode("ascii")
+        return len(line)
+
+    def flush(self) -> None:
+        while self._unwritten:
+            self._unwritten = self._unwritten[os.write(self._descriptor, self._unwritten) :]
 
 
 def _lost(records: int) -> _Record:

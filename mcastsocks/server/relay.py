@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ from mcastsocks.server.streams.pipes import PipePool
 from mcastsocks.server.streams.pump import Pumps
 from mcastsocks.server.upstream import Upstream
 from mcastsocks.server.watch import AddressWatch
+from mcastsocks.server.worker import Worker
 from mcastsocks.tables.associations import AssociationTable, TableLimits
 from mcastsocks.tables.ports import DoorPorts
 
@@ -41,8 +41,8 @@ from mcastsocks.tables.ports import DoorPorts
 class Relay:
     """One relay process. `start` raises ConfigError for what cannot be had here; `stop` leaves nothing behind."""
 
-    def __init__(self, loaded: Loaded, records: Records | None = None) -> None:
-        config = loaded.config
+    def __init__(self, loaded: Loaded, records: Records | None = None, worker: Worker | None = None) -> None:
+        config, worker = loaded.config, worker or Worker()
         self.source = loaded.source
         self.config = config
         self._loaded = loaded
@@ -65,7 +65,8 @@ class Relay:
                 limits.groups_per_user,
                 limits.group_receivers_per_user,
                 limits.local_endpoints_per_user,
-            )
+            ),
+            ledger=worker.ledger,
         )
         options = PlaneOptions(
             self.descriptors.udp_sockets,
@@ -76,30 +77,34 @@ class Relay:
             ask=lambda number, destination: associates[number].ask(destination),
             socks_fragments=config.socks.udp_fragments,
             slot_bits=table.slot_bits,
+            claims=worker.claims,
         )
-        resolver = Resolver(limits.name_lookups, limits.name_lookups_per_user, limits.name_timeout_s)
+        resolver = Resolver(
+            worker.part_of(limits.name_lookups), worker.part_of(limits.name_lookups_per_user), limits.name_timeout_s
+        )
         self._services = Services(
             config=config,
             channels=channels,
             turn=asyncio.Lock(),
             outsides={via: outside.interface for via, outside in outsides.items()},
-            ports=DoorPorts(config.udp_ports),
+            ports=DoorPorts(config.udp_ports_of(worker.index)),
             associates=associates,
-            pumps=Pumps(PipePool(limits.splice_pipes)),
+            pumps=Pumps(PipePool(limits.splice_pipes // worker.of)),
             users=loaded.users,
             rules=Ruleset(config.rules, loaded.users.teams, self._protected(), next(iter(outsides))),
             table=table,
             plane=self._plane(outsides, options),
-            passwords=PasswordCheck(loaded.users, limits),
+            passwords=PasswordCheck(loaded.users, limits, worker=worker),
             resolver=resolver,
             upstreams={
                 name: Upstream(name, url, resolver, limits, directed=len(outsides) > 1)
                 for name, url in loaded.upstreams.items()
             },
             records=records or Records(config.log.format),
-            connections=Connections(limits, self.descriptors.connections),
+            connections=Connections(limits, self.descriptors.connections, worker.ledger),
+            worker=worker,
         )
-        self._numbers = itertools.count(1)
+        self._worker = worker
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: set[asyncio.Task[None]] = set()
@@ -115,7 +120,7 @@ class Relay:
         """Listen. TCP first: a relay that runs already is found there. Signals are heeded from here on."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopped.set)
+            loop.add_signal_handler(number, self.end)
         loop.add_signal_handler(signal.SIGHUP, self._ignore_reload)
         loop.add_signal_handler(signal.SIGUSR1, self.record_counters)
         for index, endpoint in enumerate(self.config.inside.listen):
@@ -129,6 +134,7 @@ class Relay:
             configuration=self.source,
             listen=" ".join(str(listener.endpoint) for listener in self._listeners),
             outside=" ".join(outside.called for outside in self.config.outside),
+            udp_ports=" ".join(str(port) for port in self._own_ports()) if self._worker.of > 1 else None,
             plane=self.plane_name,
         )
         if (flaw := sockets.flaw_of_buffers()) is not None:
@@ -136,6 +142,10 @@ class Relay:
         with suppress(OSError):  # no rtnetlink: addresses are taken as they were at start
             self._watch = AddressWatch(self._addresses_changed)
         self._started = True
+
+    def _own_ports(self) -> list[int]:
+        """Of this worker, for the enhanced mode."""
+        return sorted({endpoint.port + self._worker.index for endpoint in self.config.inside.listen})
 
     def _ignore_reload(self) -> None:
         self._services.records.write("reload", why="this release reads its configuration and users at start only")
@@ -178,6 +188,10 @@ class Relay:
         if joined:
             records.write(f"{side}-renewed", interface=name, groups=joined)
 
+    def end(self) -> None:
+        """Serve no longer."""
+        self._stopped.set()
+
     async def serve(self) -> None:
         """Until SIGTERM or SIGINT; SIGUSR1 writes the counters."""
         try:
@@ -217,9 +231,10 @@ class Relay:
         )
 
     def _listen(self, endpoint: Endpoint) -> None:
-        listener = Listener(endpoint, self.config.limits.dead_client_s, self._accepted)
+        dead_client_s, shared = self.config.limits.dead_client_s, self._worker.of > 1
+        listener = Listener(endpoint, dead_client_s, self._accepted, shared=shared)
         self._listeners.append(listener)
-        for inside in _inside_endpoints(endpoint):
+        for inside in _inside_endpoints(endpoint, self._worker.index):
             self._open_inside(inside, may_fail=endpoint.address.is_unspecified)
         self._tasks.add(asyncio.create_task(listener.run()))
 
@@ -261,18 +276,21 @@ class Relay:
         reader = asyncio.StreamReader()
         transport, protocol = await loop.connect_accepted_socket(lambda: asyncio.StreamReaderProtocol(reader), sock)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        await Session(Client(self._services, next(self._numbers), reader, writer, peer), place).run()
+        await Session(Client(self._services, self._worker.ledger.next_session(), reader, writer, peer), place).run()
 
 
-def _inside_endpoints(listen: Endpoint) -> list[Endpoint]:
+def _inside_endpoints(listen: Endpoint, worker: int) -> list[Endpoint]:
     """Where datagrams come in: a socket for each local address, as a wildcard one answers from the wrong address.
+
+    The first worker has the port that is listened on, the others the next ones.
 
     Addresses that come up later get theirs when a client first connects to them.
     """
+    port = listen.port + worker
     if not listen.address.is_unspecified:
-        return [listen]
+        return [Endpoint(listen.host, port)]
     return [
-        Endpoint(address, listen.port)
+        Endpoint(address, port)
         for address in interfaces.own_addresses()
         if address.version == listen.address.version and not address.is_link_local
     ]

@@ -19,6 +19,7 @@ from mcastsocks.server.records import Records
 from mcastsocks.server.resolver import Resolver
 from mcastsocks.server.streams.pump import Pumps
 from mcastsocks.server.upstream import Upstream
+from mcastsocks.server.worker import Worker
 from mcastsocks.tables.associations import AssociationTable
 from mcastsocks.tables.ports import DoorPorts
 
@@ -49,6 +50,7 @@ class Services:
     pumps: Pumps
     upstreams: Mapping[str, Upstream]
     turn: asyncio.Lock
+    worker: Worker
 
     def speaks(self, address: IPAddress, verdict: Verdict) -> bool:
         """Whether the rule's way out has that IP version; what an upstream speaks, it has to know itself."""

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from mcastsocks.address import Endpoint, IPAddress, SockAddr
 from mcastsocks.tables.aids import AidPool
 from mcastsocks.tables.changes import Terms
-from mcastsocks.tables.tally import Tally
+from mcastsocks.tables.ledger import Ledger, OwnLedger
+from mcastsocks.tables.tally import Counts, CountsByAccount, Tally
 from mcastsocks.wire.control import Flags
 
 
@@ -20,7 +21,7 @@ class Channel:
 
     `account` is what limits count by: the user, or the client's address where nobody logs in. `relay` is LOCAL of
     the replies: where the client sends its datagrams. `hosts` are further addresses that this user may have its
-    datagrams at.
+    datagrams at. `siblings` are the ports at the address of `inside` where other workers take datagrams.
     """
 
     number: int
@@ -30,6 +31,11 @@ class Channel:
     inside: Endpoint
     relay: Endpoint
     hosts: frozenset[IPAddress] = frozenset()
+    siblings: range = range(0)
+
+    def is_own(self, endpoint: Endpoint) -> bool:
+        """Whether the relay itself takes datagrams there."""
+        return endpoint == self.inside or (endpoint.host == self.inside.host and endpoint.port in self.siblings)
 
     def may_be_at(self, address: IPAddress) -> bool:
         """Whether LOCAL may name this address: nobody aims a stream at a third party."""
@@ -115,19 +121,20 @@ class TableLimits:
 
 
 class AssociationTable:
-    """All associations of one process."""
+    """All associations of one process; its limits hold for all that the ledger counts."""
 
-    def __init__(self, limits: TableLimits, aids: AidPool | None = None) -> None:
+    def __init__(self, limits: TableLimits, aids: AidPool | None = None, ledger: Ledger | None = None) -> None:
         self.limits = limits
+        self.ledger = ledger or OwnLedger()
         self._aids = aids or AidPool(limits.associations)
         self._count = 0
         self._by_channel: dict[int, dict[int, Association]] = {}
-        self._held: Tally[str] = Tally()
+        self._held: Counts[str] = self.ledger.tally("associations")
         self._shared: dict[Endpoint, Endpoint] = {}  # one local endpoint for all associations that name it
         self._locals: Tally[tuple[int, Endpoint | None]] = Tally()
-        self._locals_held: Tally[str] = Tally()
-        self._groups: Tally[Endpoint] = Tally()
-        self._groups_held: dict[str, Tally[Endpoint]] = {}
+        self._locals_held: Counts[str] = self.ledger.tally("local endpoints")
+        self._groups: Counts[Endpoint] = self.ledger.tally("groups")
+        self._groups_held: CountsByAccount[str, Endpoint] = self.ledger.tallies("groups of accounts")
 
     def __len__(self) -> int:
         return self._count
@@ -146,9 +153,12 @@ class AssociationTable:
         return iter(list(self._by_channel.get(channel.number, {}).values()))
 
     def full_for(self, channel: Channel, local: Endpoint | None, target: Endpoint) -> str | None:
-        """Which limit an additional association would break, in words; None while there is room."""
+        """Which limit an additional association would break, in words; None while there is room.
+
+        It holds until the end of the ledger's turn.
+        """
         limits, account = self.limits, channel.account
-        if len(self) >= limits.associations:
+        if self._held.total >= limits.associations:
             return f"the relay is full: {limits.associations} associations"
         if self._held[account] >= limits.associations_per_user:
             return f"{account} holds {limits.associations_per_user} associations, the limit for one user"
@@ -157,13 +167,13 @@ class AssociationTable:
             return f"{account} uses {most} local endpoints, the limit for one user"
         if not target.is_group:
             return None
-        if target not in self._groups and len(self._groups) >= limits.groups:
+        if not self._groups[target] and len(self._groups) >= limits.groups:
             return f"the relay is full: {limits.groups} groups"
-        held = self._groups_held.get(account, Tally())
-        if target not in held and len(held) >= limits.groups_per_user:
+        held = self._groups_held.count(account, target)
+        if not held and self._groups_held.different(account) >= limits.groups_per_user:
             return f"{account} uses {limits.groups_per_user} groups, the limit for one user"
-        if held[target] >= limits.group_associations_per_user:
-            return f"{account} has {held[target]} associations with {target}, the limit for one user"
+        if held >= limits.group_associations_per_user:
+            return f"{account} has {held} associations with {target}, the limit for one user"
         return None
 
     def open(
@@ -187,7 +197,7 @@ class AssociationTable:
         self._locals.add((channel.number, local))
         if target.is_group:
             self._groups.add(target)
-            self._groups_held.setdefault(channel.account, Tally()).add(target)
+            self._groups_held.add(channel.account, target)
         return association
 
     def close(self, association: Association) -> None:
@@ -207,6 +217,4 @@ class AssociationTable:
                 self._shared.pop(association.local, None)
         if target.is_group:
             self._groups.remove(target)
-            self._groups_held[channel.account].remove(target)
-            if not self._groups_held[channel.account]:
-                del self._groups_held[channel.account]
+            self._groups_held.remove(channel.account, target)

@@ -132,7 +132,7 @@ def examine_bind(table: AssociationTable, channel: Channel, request: ControlRequ
         return refuse(request, ReplyCode.BAD_CONTEXT, "the association is of another kind")
     if local is not None and not channel.may_be_at(local.address):
         return refuse(request, ReplyCode.NOT_ALLOWED, f"LOCAL {local.host} is not the client's own address")
-    if local is not None and local == channel.inside:
+    if local is not None and channel.is_own(local):
         return refuse(request, ReplyCode.NOT_ALLOWED, f"LOCAL {local} is the relay's own")
     return inquiry
 
@@ -167,10 +167,11 @@ def plan_bind(
         why = f"the rules take the directions by different ways, {named}: an association has one"
         return refuse(request, ReplyCode.GENERAL_FAILURE, why, _possible(request, next(iter(verdicts))))
     if association is None:
-        if full := table.full_for(channel, inquiry.local, target):
-            return refuse(request, ReplyCode.GENERAL_FAILURE, full)
         transport = _transport(request.flags) | mode
-        association = table.open(channel, inquiry.local, inquiry.remote, target, now, transport)
+        with table.ledger.turn():
+            if full := table.full_for(channel, inquiry.local, target):
+                return refuse(request, ReplyCode.GENERAL_FAILURE, full)
+            association = table.open(channel, inquiry.local, inquiry.remote, target, now, transport)
         return Plan(inquiry, association, wanted, AddEntry(entry_of(association), wanted.terms))
     return Plan(inquiry, association, wanted, ChangeEntry(association.aid, wanted.terms))
 

@@ -73,6 +73,13 @@ def test_file_is_explained(command: Command) -> None:
     assert lines[-2:] == ["1024 descriptors: at most 400 connections and 496 UDP sockets", "users: 1, teams: 1"]
 
 
+def test_workers_and_their_ports_are_explained(command: Command) -> None:
+    lines = explained(command, "[plane]\nworkers = 3\n")
+    assert lines[1].endswith(": TCP, and UDP ports 1080-1082 for datagrams, one for each of 3 workers")
+    assert lines[2] == "UDP ASSOCIATE by UDP ports 1083-1182, 33 for each worker"
+    assert lines[-2].startswith("each worker: 1024 descriptors: ")
+
+
 def test_ways_out_and_upstreams_are_explained(command: Command) -> None:
     ways = '[[outside]]\ninterface = "lo"\nname = "street"\n[[outside]]\ninterface = "127.0.0.1"\nname = "annex"\n'
     hub = '[[upstream]]\nname = "hub"\nrelay = "socks5://gate@fw.example"\npassword_file = "hub.secret"\n'

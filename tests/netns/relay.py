@@ -54,12 +54,14 @@ class RelayProcess:
         outside: str = "",
         inside: str = "",
         socks: str = "",
+        plane: str = "",
     ) -> None:
         self._lab = lab
         users = "\n".join(f'[users.{name}]\npassword = "{_CHEAP.hash(word)}"' for name, word in PASSWORDS.items())
         users_file = folder / "users.toml"
         users_file.write_text(f'{users}\nhosts = ["{SECOND[4]}"]\n[teams]\ndesk = ["alice"]\n')
         users_file.chmod(0o600)
+        plane = f"[plane]\n{plane}" if plane else ""
         config = folder / "relay.toml"
         config.write_text(
             f"""
@@ -74,6 +76,7 @@ methods = ["userpass"]
 users = "users.toml"
 [socks]
 {socks}
+{plane}
 [limits]
 {limits}
 [log]

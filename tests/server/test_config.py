@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -299,6 +300,67 @@ def test_udp_ports_are_those_named_or_the_hundred_above_what_is_listened_on(
 def test_udp_ports_end_where_ports_end(write: Write) -> None:
     text = WHOLE.replace(":1081", ":65500")
     assert load_config(write(text)).config.udp_ports == range(65_501, 65_536)
+
+
+@pytest.mark.parametrize(("line", "workers"), [("", 1), ("workers = 1", 1), ("workers = 2", 2), ("workers = 64", 64)])
+def test_workers_are_as_many_as_told(write: Write, line: str, workers: int) -> None:
+    text = WHOLE.replace('kind = "auto"', line).replace(":1081", ":1180")
+    assert load_config(write(text)).config.plane.workers == workers
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [({0}, 1), ({1, 3}, 2), (set(range(100)), 64)])
+def test_auto_is_a_worker_for_each_cpu_that_may_be_used(
+    write: Write, monkeypatch: pytest.MonkeyPatch, cpus: set[int], workers: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cpus)
+    text = WHOLE.replace('kind = "auto"', 'workers = "auto"').replace(":1081", ":1180")
+    assert load_config(write(text)).config.plane.workers == workers
+
+
+@pytest.mark.parametrize("value", ["0", "65", "-1", "1.5", "true", '"2"', '"all"', "[2]"])
+def test_wrong_number_of_workers_is_told_with_its_place(write: Write, value: str) -> None:
+    [problem] = problems(write(WHOLE.replace('kind = "auto"', f"workers = {value}")))
+    wanted = 'plane.workers: expected a number of processes from 1 to 64, or "auto": one for each CPU'
+    assert problem.startswith(f"relay.toml:10: {wanted}")
+
+
+def test_workers_divide_the_udp_ports_of_plain_socks(write: Write) -> None:
+    text = WHOLE.replace('kind = "auto"', "workers = 3") + '[socks]\nudp_ports = "2000-2010"\n'
+    config = load_config(write(text)).config
+    parts = [config.udp_ports_of(worker) for worker in range(3)]
+    assert parts == [range(2000, 2003), range(2003, 2007), range(2007, 2011)]
+    one = load_config(write(text.replace("workers = 3", ""))).config
+    assert one.udp_ports_of(0) == range(2000, 2011)
+
+
+def test_no_port_of_a_worker_is_anybody_elses(write: Write) -> None:
+    config = load_config(write(WHOLE.replace('kind = "auto"', "workers = 3"))).config
+    assert [config.worker_ports(port) for port in (1080, 1081)] == [range(1080, 1083), range(1081, 1084)]
+    assert config.udp_ports == range(1084, 1184)
+    assert [port for port in range(1000, 1300) if config.is_own_port(port)] == list(range(1080, 1184))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"[2001:db8::1]:1081"', '"192.0.2.1:1082"', "overlap"),
+        ('"[2001:db8::1]:1081"', '"0.0.0.0:1078"', "overlap"),
+        ('"[2001:db8::1]:1081"', '"192.0.2.1:1083"', None),
+        ('"[2001:db8::1]:1081"', '"192.0.2.2:1082"', None),
+        (":1081", ":65534", "relay.toml:2: inside.listen[1]: 3 workers take UDP ports from 65534 on"),
+        ("[log]", '[socks]\nudp_ports = "2000-2001"\n[log]', "2 ports for 3 workers: each needs one at least"),
+        ("[log]", '[socks]\nudp_ports = "1083-1099"\n[log]', "port 1083 carries the enhanced mode's datagrams"),
+    ],
+)
+def test_ports_of_workers_have_to_fit(write: Write, old: str, new: str, problem: str | None) -> None:
+    text = WHOLE.replace('kind = "auto"', "workers = 3").replace(old, new)
+    if problem is None:
+        load_config(write(text))
+    elif problem == "overlap":
+        why = "its 3 workers' UDP ports overlap with those of inside.listen[0]"
+        assert problems(write(text)) == [f"relay.toml:2: inside.listen[1]: {why}"]
+    else:
+        assert problem in "\n".join(problems(write(text)))
 
 
 @pytest.mark.parametrize(("old", "new", "problem"), WRONG.values(), ids=WRONG)

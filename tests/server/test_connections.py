@@ -8,6 +8,8 @@ import pytest
 
 from mcastsocks.server.config import Limits
 from mcastsocks.server.connections import Connections
+from mcastsocks.server.shared_ledger import SharedLedger
+from mcastsocks.server.shares import Shares
 
 ONE, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 
@@ -105,3 +107,21 @@ def test_ipv6_hosts_count_by_their_64_bit_prefix() -> None:
     assert (few.turns_away(one), few.turns_away(other)) == (True, False)
     second.close()
     assert not few.turns_away(one)
+
+
+def test_limits_hold_for_the_connections_of_all_workers() -> None:
+    shares = Shares(2, 64)
+    limits = Limits(connections=4, handshakes_per_client=2, connections_per_user=1)
+    here, there = (Connections(limits, 4, SharedLedger(shares, worker)) for worker in (0, 1))
+    assert [each.open(ONE).full for each in (here, there)] == [None, None]
+    crowded = here.open(ONE)
+    assert crowded.full == "192.0.2.1 has 2 connections that have not logged in"
+    crowded.close()
+    alice = here.open(OTHER)
+    assert (alice.full, alice.log_in("alice")) == (None, None)
+    again = there.open(OTHER)
+    assert (again.full, again.log_in("alice")) == (None, "alice has 1 connections, the limit for one user")
+    assert here.open(OTHER).full == there.open(OTHER).full == "the relay is full: 4 connections"
+    assert (len(here), len(there)) == (3, 3)
+    shares.forget(0)
+    assert there.open(OTHER).full is None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcastsocks.server import records
-from mcastsocks.server.records import FORMATS, Records, as_json, as_keyvalue
+from mcastsocks.server.records import FORMATS, Records, WholeLines, as_json, as_keyvalue
 
 WHEN = datetime(2030, 1, 2, 3, 4, 5, 678_999, UTC)
 PATIENCE_S = 10
@@ -249,3 +251,63 @@ def test_people_are_told_once_that_records_are_lost(capsys: pytest.CaptureFixtur
         written.write("e", n=number)
     written.close()
     assert capsys.readouterr().err == "mcastsocks: records are being lost: [Errno 28] No space left on device\n"
+
+
+def test_fields_of_every_record_come_first_and_in_every_record() -> None:
+    stream = io.StringIO()
+    records = Records("keyvalue", stream, worker=3)
+    records.write("relay-start", version="1")
+    records.write("relay-end")
+    records.close()
+    assert [line.split()[1:] for line in stream.getvalue().splitlines()] == [
+        ["relay-start", "worker=3", "version=1"],
+        ["relay-end", "worker=3"],
+    ]
+
+
+def test_lines_of_several_writers_are_never_mixed() -> None:
+    """Through one pipe, as from workers: more than it holds, by writes of more than one line."""
+    out, into = os.pipe()
+    read: list[bytes] = []
+
+    def read_all() -> None:
+        with open(out, "rb") as stream:
+            read.append(stream.read())
+
+    def write_all(name: str) -> None:
+        lines = WholeLines(into)
+        for number in range(2000):
+            lines.write(f"{name} {number} {'x' * (number % 300)}\n")
+        lines.flush()
+
+    reader = threading.Thread(target=read_all)
+    writers = [threading.Thread(target=write_all, args=(name,)) for name in "ab"]
+    for thread in (reader, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join(PATIENCE_S)
+    os.close(into)
+    reader.join(PATIENCE_S)
+    lines = [line.split(" ") for line in read[0].decode().splitlines()]
+    for name in "ab":
+        mine = [(int(number), len(rest)) for its, number, rest in lines if its == name]
+        assert mine == [(number, number % 300) for number in range(2000)]
+    assert len(lines) == 4000
+
+
+def test_whole_lines_that_nobody_takes_now_are_tried_again() -> None:
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    lines, line, written = WholeLines(into), "x" * 999 + "\n", 0
+    with suppress(BlockingIOError):
+        while written < 1000:
+            lines.write(line)
+            written += 1
+    assert 60 < written < 100, "until the pipe was full"
+    read = os.read(out, 1 << 16)
+    lines.flush()
+    os.close(into)
+    while octets := os.read(out, 1 << 16):
+        read += octets
+    os.close(out)
+    assert read.decode() == written * line

@@ -9,11 +9,17 @@ from ipaddress import ip_address
 
 import pytest
 from argon2 import PasswordHasher
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcastsocks.rules.users import User, Users
 from mcastsocks.server.auth import userpass
-from mcastsocks.server.auth.userpass import PasswordCheck, Remembered, Throttle
+from mcastsocks.server.auth.throttle import SharedThrottle, Throttle
+from mcastsocks.server.auth.userpass import PasswordCheck, Remembered
 from mcastsocks.server.config import Limits
+from mcastsocks.server.shared_ledger import SharedLedger
+from mcastsocks.server.shares import Shares
+from mcastsocks.server.worker import Worker
 from mcastsocks.wire.socks5 import Credentials
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -171,7 +177,79 @@ def test_throttle_forgets_the_address_that_was_quiet_longest(clock: Clock) -> No
         assert throttle.left(each) == 1
         throttle.spend(each)
     assert [throttle.left(each) for each in (third, second, first)] == [0, 0, 1]
-    assert len(throttle._buckets) == 2
+    assert len(throttle._full) == 2
+
+
+def test_shared_throttle_is_the_same_to_every_worker(clock: Clock) -> None:
+    throttle = SharedThrottle(Shares(2, 8), 3, 100, clock)  # a process that is forked has this very one
+    for left in (3, 2, 1, 0):
+        assert throttle.left(HERE) == left
+        throttle.spend(HERE)
+    assert throttle.left(THERE) == 3
+    clock.now += 20
+    assert throttle.left(HERE) == 0, "it went on after there was none left"
+    clock.now += 20
+    assert throttle.left(HERE) == 1
+    clock.now += 3600
+    assert throttle.left(HERE) == 3
+
+
+def test_shared_throttle_forgets_who_is_to_be_forgotten_first(clock: Clock) -> None:
+    throttle = SharedThrottle(Shares(2, 8), 2, 8, clock)
+    crowd = [ip_address(f"192.0.2.{n}") for n in range(9)]
+    for address in crowd[:8]:
+        throttle.spend(address)
+        clock.now += 1
+    throttle.spend(crowd[1])
+    throttle.spend(crowd[8])
+    assert [throttle.left(address) for address in crowd] == [2, 0, *7 * [1]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 50)), max_size=30))
+def test_both_throttles_bear_the_same(steps: list[tuple[int, float]]) -> None:
+    clock = Clock()
+    one, shared = Throttle(4, 100, clock), SharedThrottle(Shares(1, 8), 4, 100, clock)
+    for number, pause_s in steps:
+        address = ip_address(f"192.0.2.{number}")
+        assert one.left(address) == shared.left(address)
+        for throttle in (one, shared):
+            throttle.spend(address)
+        clock.now += pause_s
+
+
+def of_two(clock: Clock, limits: Limits = LIMITS) -> list[PasswordCheck]:
+    """The same in two workers."""
+    shares = Shares(2, 64)
+    throttle = SharedThrottle(shares, limits.login_failures_per_minute, 100, clock)
+    workers = [Worker(n, 2, SharedLedger(shares, n), throttle=throttle) for n in (0, 1)]
+    return [PasswordCheck(USERS, limits, clock, worker) for worker in workers]
+
+
+def test_no_more_failures_are_borne_by_two_workers_than_by_one(hashing: Hashing, clock: Clock) -> None:
+    async def crowd() -> list[str | None]:
+        checks = of_two(clock)
+        answers = await asyncio.gather(*(checks[n % 2].check(WRONG, HERE) for n in range(20)))
+        assert await checks[0].check(ALICE, HERE) == THROTTLED
+        assert await checks[1].check(ALICE, THERE) is None
+        for check in checks:
+            check.close()
+        return answers
+
+    assert sorted(map(str, asyncio.run(crowd()))) == sorted(3 * [REFUSED] + 17 * [THROTTLED])
+    assert hashing.count == 4
+
+
+def test_right_logins_at_two_workers_wait_for_each_other_and_succeed(hashing: Hashing, clock: Clock) -> None:
+    async def crowd() -> list[str | None]:
+        checks = of_two(clock, LIMITS.model_copy(update={"login_failures_per_minute": 1}))
+        users = [Credentials(name, b"right") for name in (b"alice", b"bob")]
+        answers = await asyncio.gather(*(checks[n % 2].check(users[n // 2 % 2], HERE) for n in range(12)))
+        for check in checks:
+            check.close()
+        return answers
+
+    assert asyncio.run(crowd()) == 12 * [None]
+    assert hashing.count == 4, "each worker remembers for itself"
 
 
 @pytest.mark.parametrize("users", [1, 20])

@@ -13,9 +13,8 @@ from mcastsocks.planes.batch.receiver import Batch
 from mcastsocks.planes.batch.singles import Single
 from mcastsocks.planes.batch.sockaddrs import sockaddr_of
 from mcastsocks.planes.batch.to_receivers import ToReceivers
-from mcastsocks.planes.counters import DropReason
 from mcastsocks.planes.groups import Group, InsideGroup
-from mcastsocks.planes.scalar import DATA
+from mcastsocks.planes.scalar import DATA, nobody_gets
 
 
 class FromGroups(ToReceivers):
@@ -44,12 +43,12 @@ class FromGroups(ToReceivers):
         if (reason := self._flaw_of_source(group, source)) is not None:
             counters.drops[reason] += count
             return
-        fan = self._fan_of(group, source[0])
-        if not fan.receivers and not group.listeners:
-            counters.drops[DropReason.UNWANTED_SOURCE] += count
+        fan, goes_inside = self._fan_of(group, source[0]), group.goes_inside(source)
+        if not fan.receivers and not goes_inside:
+            counters.drops[nobody_gets(group)] += count
             return
-        counters.copied += (fan.receivers + bool(group.listeners) - 1) * count
-        self._fan_out(group, fan, batch.addresses, batch.octets, batch.traffic_classes, source)
+        counters.copied += (fan.receivers + goes_inside - 1) * count
+        self._fan_out(group, fan, batch.addresses, batch.octets, batch.traffic_classes, source, goes_inside)
 
     def _drain_inside_group(self, group: InsideGroup, sock: socket.socket) -> None:
         self._drain(self._inlet(sock), partial(self._from_few_inside, group), partial(self._from_inside_batch, group))

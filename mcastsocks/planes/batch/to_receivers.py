@@ -38,8 +38,9 @@ class ToReceivers(VectorPaths):
             return
         source = sender.seen_as
         others = [each for each in group.receivers if not each.is_same_client(sender) and each.admits(source[0])]
-        self._counters.copied += (len(others) + bool(group.listeners)) * len(octets)
-        self._fan_out(group, fan_of(others, self._table), addresses, octets, classes, source)
+        goes_inside = group.goes_inside(source)
+        self._counters.copied += (len(others) + goes_inside) * len(octets)
+        self._fan_out(group, fan_of(others, self._table), addresses, octets, classes, source, goes_inside)
 
     def _fan_of(self, group: Group, host: str) -> Fan:
         """Who receives the group from a sender; made anew when that changes."""
@@ -51,7 +52,14 @@ class ToReceivers(VectorPaths):
         return fans[host]
 
     def _fan_out(
-        self, group: Group, fan: Fan, addresses: Ints, octets: Ints, classes: Ints | None, source: SockAddr
+        self,
+        group: Group,
+        fan: Fan,
+        addresses: Ints,
+        octets: Ints,
+        classes: Ints | None,
+        source: SockAddr,
+        goes_inside: bool,
     ) -> None:
         """A burst to all of a fan, and inside for those who listen there."""
         slow = fan.slow
@@ -62,8 +70,8 @@ class ToReceivers(VectorPaths):
         classes = classes if classes is not None and np.count_nonzero(classes) else None
         for share in shares:
             self._to_clients[share.version].copy(share, addresses, octets, classes)
-        if slow or group.listeners:
-            self._copy_one_by_one(group, slow, addresses, octets, classes, source)
+        if slow or goes_inside:
+            self._copy_one_by_one(group, slow, addresses, octets, classes, source, goes_inside)
 
     def _copy_one_by_one(
         self,
@@ -73,6 +81,7 @@ class ToReceivers(VectorPaths):
         octets: Ints,
         classes: Ints | None,
         source: SockAddr,
+        goes_inside: bool,
     ) -> None:
         """By the scalar path: to each of `slow`, and inside."""
         marks = classes.tolist() if classes is not None else [0] * len(octets)
@@ -80,5 +89,5 @@ class ToReceivers(VectorPaths):
             self._view[DATA : DATA + size] = octets_at(address, size)
             for receiver in slow:
                 self._to_client(receiver, size, source, tos)
-            if group.listeners:
+            if goes_inside:
                 self._multicast_inside(group, size, tos)

@@ -9,18 +9,24 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from argon2.exceptions import Argon2Error, InvalidHashError
 
 from mcastsocks.address import IPAddress, site_of
 from mcastsocks.rules.users import HASHER, Users
+from mcastsocks.server.auth.throttle import Throttle
 from mcastsocks.server.config import Limits
-from mcastsocks.tables.tally import Tally
+from mcastsocks.server.worker import Worker
+from mcastsocks.tables.tally import Counts
 from mcastsocks.wire.socks5 import Credentials
 
 _THREADS = 2
 _WAITING = 128
 """Verifications under way at once. One costs some 50 ms of CPU and 64 MiB; more are refused, not queued."""
+
+_LOOK_AGAIN_S = 0.05
+"""Another worker does not tell when it has verified a password."""
 
 
 class Remembered:
@@ -49,42 +55,27 @@ class Remembered:
         return hmac.digest(self._key, b"".join(len(part).to_bytes(4) + part for part in parts), "sha256")
 
 
-class Throttle:
-    """Failures that a client address may still afford: a bucket that fills again over a minute."""
-
-    def __init__(self, per_minute: int, most: int, clock: Callable[[], float]) -> None:
-        self._per_minute, self._most, self._clock = per_minute, most, clock
-        self._buckets: OrderedDict[IPAddress, tuple[float, float]] = OrderedDict()
-
-    def left(self, client: IPAddress) -> int:
-        """How many more failures are borne now."""
-        return int(self._level(client))
-
-    def spend(self, client: IPAddress) -> None:
-        """An attempt failed."""
-        self._buckets[client] = self._level(client) - 1, self._clock()
-        self._buckets.move_to_end(client)
-        while len(self._buckets) > self._most:
-            self._buckets.popitem(last=False)
-
-    def _level(self, client: IPAddress) -> float:
-        now = self._clock()
-        level, since = self._buckets.get(client, (float(self._per_minute), now))
-        return min(float(self._per_minute), level + (now - since) * self._per_minute / 60)
-
-
 class PasswordCheck:
     """Verifies passwords off the event loop, a few at once, throttled before any hashing."""
 
-    def __init__(self, users: Users, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        users: Users,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        worker: Worker | None = None,
+    ) -> None:
+        worker = worker or Worker()
         self._hashes = {name.encode(): user.password for name, user in users.users.items()}
         self._unknown = HASHER.hash(secrets.token_hex())  # unknown users take the same time
         self._remembered = Remembered(limits.logins_remembered, limits.login_remembered_s, clock)
-        self._throttle = Throttle(limits.login_failures_per_minute, limits.logins_remembered, clock)
-        self._threads = ThreadPoolExecutor(_THREADS, "password")
+        self._throttle = worker.throttle or Throttle(limits.login_failures_per_minute, limits.logins_remembered, clock)
+        self._threads = ThreadPoolExecutor(worker.part_of(_THREADS), "password")
         self._under_way = 0
-        self._checking: Tally[IPAddress] = Tally()
+        self._turn = worker.ledger.turn
+        self._checking: Counts[IPAddress] = worker.ledger.tally("passwords being checked")
         self._checked = asyncio.Event()
+        self._look_again_s = _LOOK_AGAIN_S if worker.of > 1 else None
 
     async def check(self, credentials: Credentials, client: IPAddress) -> str | None:
         """None when these credentials are right, else why not, for the record.
@@ -97,29 +88,39 @@ class PasswordCheck:
         while True:
             if stored is not None and self._remembered.knows(credentials, stored):
                 return None
-            left = self._throttle.left(site)
-            if left < 1:
-                return "too many failed logins from this address"
-            if self._checking[site] < left:
-                break
-            await self._checked.wait()
-        if self._under_way >= _WAITING:
-            return "too many logins at once"
+            with self._turn():
+                left = self._throttle.left(site)
+                if left < 1:
+                    return "too many failed logins from this address"
+                if self._checking[site] < left:
+                    if self._under_way >= _WAITING:
+                        return "too many logins at once"
+                    self._checking.add(site)
+                    break
+            await self._another_checked()
         self._under_way += 1
-        self._checking.add(site)
+        right: bool | None = None  # not known yet
         try:
             loop = asyncio.get_running_loop()
-            right = await loop.run_in_executor(self._threads, _verify, stored or self._unknown, credentials.password)
+            verified = await loop.run_in_executor(self._threads, _verify, stored or self._unknown, credentials.password)
+            right = verified and stored is not None
         finally:
             self._under_way -= 1
-            self._checking.remove(site)
+            with self._turn():  # nobody finds it neither under way nor failed
+                self._checking.remove(site)
+                if right is False:
+                    self._throttle.spend(site)
             self._checked.set()
             self._checked.clear()
         if stored is None or not right:
-            self._throttle.spend(site)
             return "wrong user name or password"
         self._remembered.add(credentials, stored)
         return None
+
+    async def _another_checked(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._look_again_s):
+                await self._checked.wait()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
