@@ -49,6 +49,7 @@ class RecordingPlane:
         self.given: list[tuple[int, bytes, Endpoint | None]] = []
         """AID, data and sender of every datagram that came through an upstream."""
         self.inside: list[Endpoint] = []
+        self.caught_up: list[Endpoint] = []
         self.closed = False
         self._failures: dict[type[Change], Failed] = {}
         self._failing_join: Failed | None = None
@@ -100,6 +101,9 @@ class RecordingPlane:
 
     def renew_inside(self, interface: Interface) -> int:
         return 0
+
+    def catch_up(self, inside: Endpoint) -> None:
+        self.caught_up.append(inside)
 
     def traffic(self, aid: int) -> Traffic | None:
         return self.moved.get(aid)

@@ -55,6 +55,10 @@ class Associates:
             self._ageing = self._loop.call_later(_WAYS_AGE_S, self._age)
         return Done(self._take_port(associated) if associate.outside_port else None)
 
+    def door(self, channel: int) -> Door:
+        """Raises KeyError when it is over."""
+        return self._doors[self._associated[channel].associate.inside]
+
     def remove(self, channel: int) -> Done:
         associated = self._associated.pop(channel)
         self.paths.end(associated)

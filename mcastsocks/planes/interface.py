@@ -150,6 +150,9 @@ class Plane(Protocol):
     def renew_inside(self, interface: Interface) -> int:
         """The same for the inside interface of MM-mode."""
 
+    def catch_up(self, inside: Endpoint) -> None:
+        """Relay what clients sent there before now: their control channels' ends overtake it."""
+
     def traffic(self, aid: int) -> Traffic | None:
         """What an association moved so far."""
 

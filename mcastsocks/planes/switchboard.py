@@ -48,8 +48,8 @@ _WHY = {
     errno.ENOMEM: "the kernel's limit: net.core.optmem_max",
 }
 
-_RETIRING = 64
-"""Datagrams at least that are taken from a socket before it is closed."""
+_EMPTYING = 64
+"""Datagrams at least that are taken from a socket whose association or filter ends."""
 
 
 class Switchboard(ABC):
@@ -102,6 +102,10 @@ class Switchboard(ABC):
             for version, voice in self._inside_voices.items():
                 sockets.set_multicast_interface(voice, version, interface)
         return _renew([group.membership for group in self._inside_groups.values()], interface)
+
+    def catch_up(self, inside: Endpoint) -> None:
+        if (sock := self._inside.get(inside)) is not None:
+            self._empty(partial(self._drain_inside, sock))
 
     def traffic(self, aid: int) -> Traffic | None:
         forwarding = self._forwardings.get(aid)
@@ -168,6 +172,7 @@ class Switchboard(ABC):
                 case ForgetRoutes(channel):
                     return self._associates.forget(channel)
                 case RemoveAssociate(channel):
+                    self._empty(partial(self._drain_door, self._associates.door(channel)))
                     return self._associates.remove(channel)
         except OSError as error:
             return Failed(error.errno or 0, _WHY.get(error.errno or 0) or error.strerror or str(error))
@@ -303,12 +308,16 @@ class Switchboard(ABC):
 
     def _retire(self, group: Group, sock: socket.socket) -> None:
         """What waits in the socket of a changed filter is still wanted; more may come all the time, so not for ever."""
-        for _ in range(_RETIRING):
-            before = self._counters.received_outside
-            self._drain_group(group, sock)
-            if self._counters.received_outside == before:
-                break
+        self._empty(partial(self._drain_group, group, sock))
         self._unwatch(sock)
+
+    def _empty(self, drain: Callable[[], None]) -> None:
+        counters = self._counters
+        for _ in range(_EMPTYING):
+            before = counters.received_inside + counters.received_outside
+            drain()
+            if counters.received_inside + counters.received_outside == before:
+                break
 
     def _use_outside(self, forwarding: Forwarding) -> Endpoint | None:
         """Give an association what it leaves by, where it needs it and has none: the endpoint, which remotes see."""

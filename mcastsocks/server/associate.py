@@ -67,14 +67,17 @@ class UdpAssociate:
         await self._answer_client()
 
     async def close(self, reason: str) -> None:
+        if self._port is not None:
+            self._end(self._port, reason)
         for lookup in self._lookups:
             lookup.cancel()
         self._upstreams.close()
-        if self._port is None:
-            return
-        self._services.associates.pop(self._client.number, None)
+
+    def _end(self, port: int, reason: str) -> None:
+        """The plane may still ask about what the client sent at last."""
         [result] = self._services.plane.apply([RemoveAssociate(self._client.number)])
-        self._services.ports.give_back(self._inside, self._port, self._sockaddr)
+        self._services.associates.pop(self._client.number, None)
+        self._services.ports.give_back(self._inside, port, self._sockaddr)
         assert isinstance(result, Done)
         assert result.traffic is not None
         self._client.record(

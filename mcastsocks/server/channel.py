@@ -70,6 +70,7 @@ class ControlChannel:
         for task in self._later:
             task.cancel()
         table = self._services.table
+        self._services.plane.catch_up(self._channel.inside)
         for count, association in enumerate(table.of_channel(self._channel), 1):
             if table.get(association.aid, self._channel) is not association:
                 continue  # it was lost with its upstream, while others had their turn
@@ -161,6 +162,7 @@ class ControlChannel:
             self.refuse(outcome, request)
             return
         association, kept = outcome
+        self._services.plane.catch_up(self._channel.inside)
         self.end(association, kept, "released")
         self._answer(requests.released_reply(request))
 

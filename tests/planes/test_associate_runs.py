@@ -100,9 +100,9 @@ def test_nothing_of_an_association_that_is_over_is_taken_for_the_next_ones(plane
                 remote.sendto(number.to_bytes(2), outside)
             for number in range(40):
                 assert await doors.received(client) == header(named(remote)) + number.to_bytes(2)
+            traffic = doors.remove(channel)
             for datagram in run_of(named(remote), range(40)):
                 doors.write(client, datagram)
-            traffic = doors.remove(channel)
             assert (traffic.to_remote_datagrams, traffic.to_client_datagrams) == (40, 40)
             before = doors.counters.received_inside
             await doors.settled(partial(doors.has_received, before + 40))

@@ -938,3 +938,18 @@ def test_what_a_remote_sends_in_one_run_comes_as_single_datagrams(plane: str) ->
             assert await doors.received(client) == header(named(remote)) + each
 
     on_doors(plane, test)
+
+
+@every_plane
+def test_what_a_client_sent_before_it_went_is_relayed(plane: str) -> None:
+    """Its TCP connection's end is another socket's, and may be read first."""
+
+    async def test(doors: Doors) -> None:
+        client, remote = doors.bench.udp(), doors.bench.udp()
+        doors.open(client)
+        for number in range(20):
+            doors.send(client, named(remote), bytes((number,)))
+        assert doors.remove().to_remote_datagrams == 20
+        assert [(await doors.bench.receive(remote))[0] for _ in range(20)] == [bytes((n,)) for n in range(20)]
+
+    on_doors(plane, test)

@@ -812,3 +812,22 @@ def test_where_the_rule_demands_it_what_is_not_rtp_is_dropped(plane: str, over_t
         assert frames == [rtp] if over_tcp else await bench.received(other) == (strict, rtp)
 
     on_plane(plane, test, sink=sink)
+
+
+@every_plane
+def test_what_a_client_sent_before_it_went_is_relayed(plane: str) -> None:
+    """Its control channel's end is another socket's, and may be read first."""
+
+    async def test(bench: Bench) -> None:
+        client, remote = bench.udp(), bench.udp()
+        aid = bench.add(client, remote_of(remote))
+        for number in range(20):
+            bench.send(client, aid, bytes((number,)))
+        bench.plane.catch_up(bench.inside)
+        removed = bench.apply(RemoveEntry(aid))
+        assert isinstance(removed, Done)
+        assert removed.traffic is not None
+        assert removed.traffic.to_remote_datagrams == 20
+        assert [(await bench.receive(remote))[0] for _ in range(20)] == [bytes((number,)) for number in range(20)]
+
+    on_plane(plane, test)

@@ -573,6 +573,21 @@ def test_many_associations_leave_nothing() -> None:
     serve(test)
 
 
+def test_what_was_sent_before_the_end_is_relayed() -> None:
+    """To a destination that nobody has asked about before."""
+
+    async def test(relay: Running) -> None:
+        for number in range(1, 21):
+            async with Udp.open() as udp, Udp.open() as remote:
+                async with opened(relay) as (_, door):
+                    udp.send(datagram(remote.address, b"goodbye"), door)
+                assert (await remote.received.get())[0] == b"goodbye"
+            record = await relay.record("udp-associate-end", session=number)
+            assert record["to_remote_datagrams"] == 1
+
+    serve(test)
+
+
 # Options
 
 
