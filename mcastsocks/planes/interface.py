@@ -28,10 +28,14 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """One way out. What comes to a group there from `ignore_sources`, other relays on that border, is not relayed."""
+    """One way out. What comes to a group there from `ignore_sources`, other relays on that border, is not relayed.
+
+    With `shares_ports` associations leave by sockets that all clients share; otherwise each client has its own.
+    """
 
     interface: Interface
     ignore_sources: frozenset[str] = frozenset()
+    shares_ports: bool = False
 
 
 ChannelSink = Callable[[int, int, bytes], Sequence[int]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,14 +13,23 @@ from mcastsocks.address import Endpoint, SockAddr
 from mcastsocks.planes import sockets
 from mcastsocks.planes.interface import Interface, Outside
 from mcastsocks.planes.quota import Quota
+from mcastsocks.tables.changes import Entry
 from mcastsocks.tables.remotes import RemoteIndex
+from mcastsocks.tables.shared_ports import SharedPorts
 
 if TYPE_CHECKING:
     from mcastsocks.planes.associate import Associated
 
 
+SHARED: SockAddr = ()
+"""Nobody's address: the client of a socket that clients share."""
+
+
 class OutsideKey(NamedTuple):
-    """What the associations that share a socket have in common; `client` is None over the control channel."""
+    """What the associations that share a socket have in common; `client` is None over the control channel.
+
+    Where clients share sockets, `client` is SHARED, and `channel` the number of one of them.
+    """
 
     via: str
     channel: int
@@ -48,7 +58,7 @@ class OutsideSockets:
     """Opened for their first user and closed with their last; `opened` and `closing` are told.
 
     Where there are several outsides a datagram leaves by its rule's; with one alone, unicast goes as the routing table
-    says.
+    says. `clock` counts seconds.
     """
 
     def __init__(
@@ -57,9 +67,11 @@ class OutsideSockets:
         quota: Quota,
         opened: Callable[[OutsideSocket], None],
         closing: Callable[[OutsideSocket], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._interfaces = {via: outside.interface for via, outside in outsides.items()}
-        self._quota, self._opened, self._closing = quota, opened, closing
+        self._shared = {via: SharedPorts() for via, outside in outsides.items() if outside.shares_ports}
+        self._quota, self._opened, self._closing, self._clock = quota, opened, closing, clock
         self._open: dict[OutsideKey, OutsideSocket] = {}
 
     def interface(self, via: str) -> Interface:
@@ -72,6 +84,25 @@ class OutsideSockets:
             for key, outside in self._open.items():
                 if key.via == via:
                     self._direct(outside.sock, key.version, interface)
+
+    def use_for(self, entry: Entry, via: str) -> OutsideSocket:
+        """What an association leaves by: its client's own socket, or a shared one. Raises OSError as `use` does."""
+        remote, client = entry.remote.address, (entry.channel, entry.client)
+        if via not in self._shared:
+            return self.use(OutsideKey(via, *client, remote.version))
+        number = self._shared[via].take(remote, client, self._clock())
+        try:
+            return self.use(OutsideKey(via, number, SHARED, remote.version))
+        except OSError:
+            self._shared[via].give_back(remote, client, self._clock())
+            raise
+
+    def release_for(self, entry: Entry, outside: OutsideSocket) -> None:
+        """The association has ended."""
+        via, _, client, _ = outside.key
+        self.release(outside.key)
+        if client == SHARED:
+            self._shared[via].give_back(entry.remote.address, (entry.channel, entry.client), self._clock())
 
     def use(self, key: OutsideKey, port: int = 0) -> OutsideSocket:
         """Count one more user. Raises OSError when the first finds no address, port or descriptor."""

@@ -20,7 +20,7 @@ from mcastsocks.planes.groups import Group, InsideGroup
 from mcastsocks.planes.interface import Interface, Outside, PlaneOptions
 from mcastsocks.planes.loop import unwatch, watch
 from mcastsocks.planes.membership import Membership
-from mcastsocks.planes.outsides import OutsideKey, OutsideSocket, OutsideSockets
+from mcastsocks.planes.outsides import OutsideSocket, OutsideSockets
 from mcastsocks.planes.quota import Quota
 from mcastsocks.tables.changes import (
     AddAssociate,
@@ -60,7 +60,7 @@ class Switchboard(ABC):
         self._options = options
         self._quota = Quota(options.max_sockets)
         self._borders = outsides
-        self._outside = OutsideSockets(outsides, self._quota, self._outside_opened, self._outside_closing)
+        self._outside = OutsideSockets(outsides, self._quota, self._outside_opened, self._outside_closing, loop.time)
         self._inside_interface = options.inside
         self._counters = Counters()
         self._overruns = sockets.Overruns()
@@ -324,16 +324,12 @@ class Switchboard(ABC):
         terms = forwarding.terms
         if forwarding.outside is not None or terms.upstream or (forwarding.is_group and not terms.sends):
             return None
-        forwarding.outside = self._outside.use(self._outside_key(forwarding))
+        forwarding.outside = self._outside.use_for(forwarding.entry, terms.via)
         return forwarding.outside.endpoint
-
-    def _outside_key(self, forwarding: Forwarding) -> OutsideKey:
-        entry = forwarding.entry
-        return OutsideKey(forwarding.terms.via, entry.channel, entry.client, entry.remote.address.version)
 
     def _release_outside(self, forwarding: Forwarding) -> None:
         if forwarding.outside is not None:
-            self._outside.release(forwarding.outside.key)
+            self._outside.release_for(forwarding.entry, forwarding.outside)
             forwarding.outside = None
 
     def _aim(self, forwarding: Forwarding, wanted: bool) -> None:

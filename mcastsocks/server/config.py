@@ -114,12 +114,15 @@ class Inside(Settings):
 class OutsideSettings(Settings):
     """Where groups are joined and remotes are: an interface by name or address. Rules call it by `name`.
 
-    What comes to a group from one of `ignore_sources`, other relays on the same border, is not relayed.
+    What comes to a group from one of `ignore_sources`, other relays on the same border, is not relayed. With "endpoint"
+    a client's associations leave by one port of its own for each IP version; with "shared" by ports that all clients
+    use, but no two of them for the same remote.
     """
 
     interface: Annotated[str, AfterValidator(_not_empty)]
     name: str = ""
     ignore_sources: list[Annotated[IPAddress, BeforeValidator(_source)]] = []
+    ports: Literal["endpoint", "shared"] = "endpoint"
 
     @property
     def called(self) -> str:

@@ -48,7 +48,9 @@ class Relay:
         self._loaded = loaded
         outsides = {
             settings.called: Outside(
-                interfaces.configured_outside(loaded, index), frozenset(str(each) for each in settings.ignore_sources)
+                interfaces.configured_outside(loaded, index),
+                frozenset(str(each) for each in settings.ignore_sources),
+                settings.ports == "shared",
             )
             for index, settings in enumerate(config.outside)
         }

@@ -171,8 +171,12 @@ def on_plane(
     ignore_sources: frozenset[str] = frozenset(),
     **options: Any,
 ) -> None:
-    """Run a test's coroutine with a fresh plane of that kind; "" and "other" are two ways out."""
-    outsides = {"": Outside(LOOPBACK, ignore_sources), "other": Outside(LOOPBACK)}
+    """Run a test's coroutine with a fresh plane of that kind; "", "other" and "shared" are ways out."""
+    outsides = {
+        "": Outside(LOOPBACK, ignore_sources),
+        "other": Outside(LOOPBACK),
+        "shared": Outside(LOOPBACK, shares_ports=True),
+    }
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -132,6 +132,7 @@ class Traffic(Stage):
             receives=receives,
             send_dscp=random.choice((None, None, 0, 46)),
             receive_dscp=random.choice((None, None, 0, 10)),
+            via="shared" if entry.aid % 3 == 0 and not entry.remote.is_group else "",
         )
         if not entry.remote.is_group:
             return terms._replace(reports_source=random.random() < 0.2)
