@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
@@ -23,7 +24,8 @@ class Endpoint(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if isinstance(self.host, IPv6Address) else f"{self.host}:{self.port}"
+        host = self.host if isinstance(self.host, str) else _text(self.host)
+        return f"[{host}]:{self.port}" if isinstance(self.host, IPv6Address) else f"{host}:{self.port}"
 
     @property
     def address(self) -> IPAddress:
@@ -68,8 +70,14 @@ def to_sockaddr(endpoint: Endpoint, scope_id: int = 0) -> SockAddr:
     """What sendto and bind take for an endpoint with an address; equal to what recvfrom would give for it."""
     address = endpoint.address
     if isinstance(address, IPv4Address):
-        return (str(address), endpoint.port)
-    return (str(address), endpoint.port, 0, scope_id)
+        return (_text(address), endpoint.port)
+    return (_text(address), endpoint.port, 0, scope_id)
+
+
+@lru_cache(maxsize=65_536)
+def _text(address: IPAddress) -> str:
+    """One for the many associations with that address."""
+    return str(address)
 
 
 def parse_port(text: str) -> int:

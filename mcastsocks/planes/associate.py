@@ -24,7 +24,7 @@ class Way:
     """Where the datagrams to one destination go, and what is put before them.
 
     Without an outside they are dropped, for the reason `refused`, `until` some time of the loop's clock. `row` is for
-    the plane that has tables of ways: where it was put last.
+    the plane that has a table of ways: where it was put last, and in which era of the table.
     """
 
     outside: socket.socket | None
@@ -34,6 +34,7 @@ class Way:
     prefix: bytes = b""
     until: float = 0.0
     row: int = 0
+    era: int = 0
 
 
 @dataclass(slots=True)

@@ -75,9 +75,8 @@ def _take(sock: socket.socket) -> Iterator[tuple[SockAddr, IcmpError]]:
 def _concerned(outside: OutsideSocket, forwardings: Mapping[int, Forwarding], destination: SockAddr) -> Traffic | None:
     if outside.associated is not None:
         return outside.associated.traffic
-    host, port = destination[0], destination[1]
     for index in (outside.targets, outside.remotes):
-        aid = index.exactly(host, port)
+        aid = index.exactly(destination[:2])
         if aid is not None and forwardings[aid].sends:
             return forwardings[aid].traffic
     return None

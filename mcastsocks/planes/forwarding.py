@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mcastsocks.address import SockAddr
 from mcastsocks.planes.interface import Through, no_upstream
 from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.tables.changes import Entry, Terms, Traffic
+from mcastsocks.tables.remotes import Place
 from mcastsocks.wire.datagram import HEADER, RSV_SOURCE
 
 _NO_HOSTS: frozenset[str] = frozenset()
@@ -28,18 +29,19 @@ class Forwarding:
     inside: socket.socket
     remote: SockAddr
     client: SockAddr | None
+    is_group: bool
     hosts: frozenset[str] = _NO_HOSTS
     outside: OutsideSocket | None = None
     through: Through = no_upstream
     dgid: int = 0
     name: bytes = b""
     """The client's address as the kernel writes it, where nothing but address and header has to be looked at."""
-    traffic: Traffic = field(default_factory=Traffic)
+    _traffic: Traffic | None = None
 
     @classmethod
     def of(cls, entry: Entry, terms: Terms, inside: socket.socket, remote: SockAddr) -> Forwarding:
         client = entry.client if entry.client is not None and entry.client[1] else None
-        forwarding = cls(entry, terms, inside, remote, client)
+        forwarding = cls(entry, terms, inside, remote, client, entry.remote.is_group)
         forwarding.become(terms)
         return forwarding
 
@@ -49,9 +51,22 @@ class Forwarding:
         self.hosts = frozenset(str(source) for source in terms.sources.sources) if terms.sources.sources else _NO_HOSTS
 
     @property
+    def traffic(self) -> Traffic:
+        """What was counted one by one; most associations need none."""
+        if self._traffic is None:
+            self._traffic = Traffic()
+        return self._traffic
+
+    @property
     def header(self) -> bytes:
         """What stands before every copy to the client."""
         return HEADER.pack(RSV_SOURCE if self.terms.reports_source else 0, 0, 0, self.entry.aid)
+
+    @property
+    def place(self) -> Place:
+        """Of the remote."""
+        place: Place = self.remote[:2]
+        return place
 
     @property
     def seen_as(self) -> SockAddr:
@@ -67,10 +82,6 @@ class Forwarding:
     def takes_datagrams(self) -> bool:
         """The client sends, and behind headers of ours."""
         return self.terms.sends and not self.entry.mm
-
-    @property
-    def is_group(self) -> bool:
-        return self.entry.remote.is_group
 
     def admits(self, host: str) -> bool:
         """Whether the client's source filter lets a sender's datagrams through."""

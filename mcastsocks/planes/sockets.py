@@ -200,12 +200,12 @@ def _send(sock: socket.socket, data: bytes | memoryview, to: SockAddr, ttl: int,
         sock.sendto(data, to)
 
 
-@lru_cache(maxsize=4096)
 def marked(tos: int, dscp: int | None) -> int:
     """The octet with DSCP and ECN: the DSCP that a rule sets, if any; ECN is always carried across."""
     return tos if dscp is None else dscp << 2 | tos & ECN
 
 
+@lru_cache(maxsize=4096)
 def _ancillary(version: int, ttl: int, tos: int) -> list[tuple[int, int, bytes]]:
     level, hops, marks = _ANCILLARY_OF[version]
     return [(level, kind, linux.INT.pack(value)) for kind, value in ((hops, ttl), (marks, tos)) if value]

@@ -227,9 +227,9 @@ class Switchboard(ABC):
                 self._hear_inside(forwarding, sends)
             return
         assert forwarding.outside is not None, "unicast always has one"
-        remotes, (host, port, *_) = forwarding.outside.remotes, forwarding.remote
-        if receives != remotes.holds(host, port, forwarding.entry.aid):
-            (remotes.add if receives else remotes.remove)(host, port, forwarding.entry.aid)
+        remotes, place, aid = forwarding.outside.remotes, forwarding.place, forwarding.entry.aid
+        if receives != remotes.holds(place, aid):
+            (remotes.add if receives else remotes.remove)(place, aid)
 
     def _receive_group(self, forwarding: Forwarding, wanted: bool) -> None:
         """Join for the first receiver, ask for other sources with every change, leave with the last."""
@@ -336,9 +336,9 @@ class Switchboard(ABC):
         """Errors about its destination are its own, where that is none of those who may answer."""
         if forwarding.outside is None:
             return
-        targets, (host, port, *_) = forwarding.outside.targets, forwarding.remote
-        if wanted != targets.holds(host, port, forwarding.entry.aid):
-            (targets.add if wanted else targets.remove)(host, port, forwarding.entry.aid)
+        targets, place, aid = forwarding.outside.targets, forwarding.place, forwarding.entry.aid
+        if wanted != targets.holds(place, aid):
+            (targets.add if wanted else targets.remove)(place, aid)
 
     def _outside_opened(self, outside: OutsideSocket) -> None:
         self._own.add(outside.sockaddr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict
 from typing import NoReturn
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr, unmapped
@@ -83,7 +82,7 @@ class UdpAssociate:
         self._client.record(
             "udp-associate-end",
             duration_s=round(time.monotonic() - self._client.started, 3),
-            **asdict(result.traffic),
+            **result.traffic.as_dict(),
             refusals=self._refused,
             reason=reason,
         )

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from mcastsocks.address import Endpoint, IPAddress
@@ -213,7 +212,7 @@ class ControlChannel:
     ) -> None:
         moved = {}
         if traffic is not None:
-            moved = {"duration_s": round(time.monotonic() - association.opened_at, 3), **asdict(traffic)}
+            moved = {"duration_s": round(time.monotonic() - association.opened_at, 3), **traffic.as_dict()}
         self._services.records.write(
             event,
             session=self._channel.number,

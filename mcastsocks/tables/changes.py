@@ -155,6 +155,10 @@ class Traffic:
     errors: int = 0
     last_error: str | None = None
 
+    def as_dict(self) -> dict[str, int | str | None]:
+        """What dataclasses.asdict says, in a tenth of the time: there is one for each association that ends."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(frozen=True, slots=True)
 class Done:

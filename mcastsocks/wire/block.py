@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
-from mcastsocks.address import Endpoint
+from mcastsocks.address import Endpoint, IPAddress
 from mcastsocks.errors import Truncated, WireError
 from mcastsocks.wire.replies import ReplyCode
 
@@ -60,15 +61,19 @@ def parse_block(octets: Octets, offset: int = 0) -> tuple[Endpoint | None, int]:
     start = offset + (2 if kind == AddressType.NAME else 1)
     raw = bytes(octets[start : end - _PORT.size])
     port = _PORT.unpack_from(octets, end - _PORT.size)[0]
-    if kind == AddressType.IPV4:
-        return Endpoint(IPv4Address(raw), port), end
-    if kind == AddressType.IPV6:
-        return Endpoint(IPv6Address(raw), port), end
+    if kind in (AddressType.IPV4, AddressType.IPV6):
+        return Endpoint(_address(raw), port), end
     if kind == AddressType.NAME:
         return Endpoint(parse_name(raw), port), end
     if any(raw) or port:
         raise WireError("address type 00 with content", ReplyCode.ADDRESS_TYPE_NOT_SUPPORTED)
     return None, end
+
+
+@lru_cache(maxsize=65_536)
+def _address(raw: bytes) -> IPAddress:
+    """One for the many associations that name it."""
+    return IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)
 
 
 def encode_block(endpoint: Endpoint | None) -> bytes:

@@ -21,7 +21,7 @@ COUNT = 10_000
 FIRST_PORT = 20_000
 ASSOCIATES = 5_000
 AT_ONCE = 100
-WARMING = 2_000
+WARMING = 5_000  # more than any cache of addresses holds
 MARGIN_OCTETS = 2 << 20  # the allocator's: 400 octets an association, less than the smallest leak of one would be
 WINDOW = 50  # datagrams under way at once: no queue of a default size overflows
 

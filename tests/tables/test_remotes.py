@@ -11,7 +11,7 @@ def index(*ports: int) -> RemoteIndex:
     """Remotes at one host, AIDs 1, 2, ... from the oldest."""
     remotes = RemoteIndex()
     for aid, port in enumerate(ports, 1):
-        remotes.add(HOST, port, aid)
+        remotes.add((HOST, port), aid)
     return remotes
 
 
@@ -42,7 +42,7 @@ def test_the_next_oldest_takes_over_when_one_goes() -> None:
     remotes = index(53, 53, 0)
     for expected in (1, 2, 3):
         assert remotes.match(HOST, 53) == expected
-        remotes.remove(HOST, 0 if expected == 3 else 53, expected)
+        remotes.remove((HOST, 0 if expected == 3 else 53), expected)
     assert remotes.match(HOST, 53) is None
     assert not remotes
 
@@ -50,13 +50,13 @@ def test_the_next_oldest_takes_over_when_one_goes() -> None:
 def test_index_is_true_while_it_expects_anybody() -> None:
     remotes = index(53)
     assert remotes
-    remotes.remove(HOST, 53, 1)
+    remotes.remove((HOST, 53), 1)
     assert not remotes
 
 
 @pytest.mark.parametrize(("host", "port", "aid"), [(OTHER, 53, 1), (HOST, 54, 1), (HOST, 53, 2)])
 def test_what_was_never_added_cannot_be_removed_and_nothing_changes(host: str, port: int, aid: int) -> None:
     remotes = index(53)
-    with pytest.raises((KeyError, ValueError)):
-        remotes.remove(host, port, aid)
+    with pytest.raises(ValueError, match="is not at"):
+        remotes.remove((host, port), aid)
     assert remotes.match(HOST, 53) == remotes.match(HOST, 99) == 1

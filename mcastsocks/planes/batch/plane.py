@@ -54,7 +54,7 @@ class BatchPlane(FromClients, FromRemotes, FromGroups, FromDoors, FromContacts):
         if forwarding.is_group:
             self._forget_fans(forwarding.terms.via, entry.remote)
         elif forwarding.outside is not None:
-            first = forwarding.outside.remotes.exactly(*forwarding.remote[:2])
+            first = forwarding.outside.remotes.exactly(forwarding.place)
             self._outlets.expect(outside, forwarding.remote, table.row_of(first))
 
     def _inside_number(self, sock: socket.socket) -> int:

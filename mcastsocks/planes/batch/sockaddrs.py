@@ -53,7 +53,7 @@ def sockaddr_of(words: Words) -> SockAddr:
     return (socket.inet_ntop(socket.AF_INET6, host), _PORT.unpack(port)[0], socket.ntohl(flow), scope)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4096)
 def sockaddr_from(name: bytes) -> SockAddr:
     """The same for the octets of a row, which is whom a datagram came from: the same few as a rule."""
     return sockaddr_of(np.frombuffer(name, np.uint64))

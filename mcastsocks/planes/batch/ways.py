@@ -18,14 +18,14 @@ _ROWS = 1 << 14
 class Ways:
     """Rows of ways with an outside socket and nothing to put before the data.
 
-    A row is its way's only while each knows the other: a way that has ended is not found any more where ways are looked
-    up, and nobody has to be told. When all rows are taken they are given up at once (`clear`), and taken again by the
-    ways that are met then. `headers` are the octets before the data. Row 0 is nobody's.
+    A way that has ended is not found any more where ways are looked up, so nobody has to be told, and its row is given
+    to no other. When all rows are taken they are given up at once (`clear`), an era ends, and they are taken again by
+    the ways that are met then. `headers` are the octets before the data. Row 0 is nobody's.
     """
 
     def __init__(self, outlets: Outlets) -> None:
         self._outlets = outlets
-        self._of: list[Way | None] = [None]
+        self._era = self._used = 1
         self.remotes = {version: Destinations(version, _ROWS) for version in (4, 6)}
         self.is_six: NDArray[np.bool_] = allocate(_ROWS, np.bool_)
         self.headers: Ints = allocate(_ROWS, np.int64)
@@ -36,19 +36,21 @@ class Ways:
 
     @property
     def is_full(self) -> bool:
-        return len(self._of) == _ROWS
+        return self._used == _ROWS
 
     def clear(self) -> None:
         """No row is anybody's."""
-        del self._of[1:]
+        self._era, self._used = self._era + 1, 1
         self._marked = False
 
     def row_of(self, way: Way, header_octets: int) -> int:
         """A new one, while there are any, where it has none. There must be an outside socket."""
-        if way.row < len(self._of) and self._of[way.row] is way:
+        if way.era == self._era:
             return way.row
         assert way.outside is not None
-        row = way.row = len(self._of)
+        row = way.row = self._used
+        way.era = self._era
+        self._used += 1
         version = version_of(way.outside)
         self.remotes[version].set(row, way.target)
         self.is_six[row] = version == 6
@@ -56,7 +58,6 @@ class Ways:
         self.outsides[row] = self._outlets.number(way.outside)
         self.send_dscps[row] = KEEP if way.dscp is None else way.dscp
         self._marked |= way.dscp is not None
-        self._of.append(way)
         return row
 
     def marks(self, dscps: Ints, rows: Ints, classes: Ints | None) -> Ints | None:
