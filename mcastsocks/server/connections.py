@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mcastsocks.address import IPAddress, site_of
-from mcastsocks.server.config import Limits
+from mcastsocks.server.sections import Limits
 from mcastsocks.tables.ledger import Ledger, OwnLedger
 from mcastsocks.tables.tally import Counts
 

@@ -6,7 +6,7 @@ import resource
 from dataclasses import dataclass
 
 from mcastsocks.errors import ConfigError
-from mcastsocks.server.config import Limits
+from mcastsocks.server.sections import Limits
 
 _RESERVE = 128
 """For listeners, client-facing sockets, threads, files, and connections that are told the relay is full."""

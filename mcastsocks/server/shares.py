@@ -19,7 +19,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from mcastsocks.errors import LocalError
-from mcastsocks.server.config import Limits
+from mcastsocks.server.sections import Limits
 
 _WORD = 4
 _FREE, _USED, _SESSIONS, _HEADER_WORDS = range(4)

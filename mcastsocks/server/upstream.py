@@ -19,8 +19,8 @@ from mcastsocks.errors import LoginRefused, McastsocksError, RequestRefused, Wir
 from mcastsocks.liveness import detect_dead_peer
 from mcastsocks.planes.interface import Interface
 from mcastsocks.protocol.client import Associated, ClientConnection, Connected, Event, LoggedIn
-from mcastsocks.server.config import Limits
 from mcastsocks.server.resolver import ResolveError, Resolver
+from mcastsocks.server.sections import Limits
 from mcastsocks.server.streams.dial import DialFailed, dial
 from mcastsocks.tables.tally import Tally
 from mcastsocks.wire.control import Flags

@@ -20,8 +20,8 @@ from scapy.layers.inet import IP
 
 from mcastsocks.client import Association, RelayUrl
 from mcastsocks.planes.counters import DropReason
-from mcastsocks.server.config import Limits
 from mcastsocks.server.resolver import Resolver
+from mcastsocks.server.sections import Limits
 from mcastsocks.server.upstream import Upstream
 from mcastsocks.server.upstream_channel import UpstreamChannel
 from tests import scapy_layers as layers

@@ -6,8 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from mcastsocks.server.config import Limits
 from mcastsocks.server.connections import Connections
+from mcastsocks.server.sections import Limits
 from mcastsocks.server.shared_ledger import SharedLedger
 from mcastsocks.server.shares import Shares
 

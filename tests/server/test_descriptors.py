@@ -7,8 +7,8 @@ import resource
 import pytest
 
 from mcastsocks.errors import ConfigError
-from mcastsocks.server.config import Limits
 from mcastsocks.server.descriptors import Descriptors, claim
+from mcastsocks.server.sections import Limits
 
 INFINITE = resource.RLIM_INFINITY
 

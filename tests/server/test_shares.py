@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mcastsocks.address import Endpoint
 from mcastsocks.errors import LocalError
-from mcastsocks.server.config import Limits
+from mcastsocks.server.sections import Limits
 from mcastsocks.server.shared_ledger import SharedClaim, SharedLedger
 from mcastsocks.server.shares import _COUNTS, _FREE, Shares, rows_for
 from mcastsocks.tables.associations import AssociationTable, Channel, TableLimits

@@ -16,7 +16,7 @@ from mcastsocks.rules.users import User, Users
 from mcastsocks.server.auth import userpass
 from mcastsocks.server.auth.throttle import SharedThrottle, Throttle
 from mcastsocks.server.auth.userpass import PasswordCheck, Remembered
-from mcastsocks.server.config import Limits
+from mcastsocks.server.sections import Limits
 from mcastsocks.server.shared_ledger import SharedLedger
 from mcastsocks.server.shares import Shares
 from mcastsocks.server.worker import Worker

@@ -16,7 +16,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 from mcastsocks.address import IPAddress, site_of
 from mcastsocks.rules.users import HASHER, Users
 from mcastsocks.server.auth.throttle import Throttle
-from mcastsocks.server.config import Limits
+from mcastsocks.server.sections import Limits
 from mcastsocks.server.worker import Worker
 from mcastsocks.tables.tally import Counts
 from mcastsocks.wire.socks5 import Credentials
