@@ -39,6 +39,7 @@ class ControlChannel:
         self, services: Services, channel: Channel, user: str | None, answer: Callable[[ControlReply], None]
     ) -> None:
         self._services, self._channel, self._user, self._answer = services, channel, user, answer
+        self._peer = str(channel.peer)
         self._later: set[asyncio.Task[None]] = set()
         self._through = UpstreamRequests(self, services, channel)
         self._closed = False
@@ -193,7 +194,7 @@ class ControlChannel:
             "refused",
             session=self._channel.number,
             user=self._user,
-            client=str(self._channel.peer),
+            client=self._peer,
             command=command_name(UdpCommand, request.command),
             remote=str(request.remote) if request.remote else None,
             aid=f"{request.aid:08x}" if request.aid else None,
@@ -217,7 +218,7 @@ class ControlChannel:
             event,
             session=self._channel.number,
             user=self._user,
-            client=str(self._channel.peer),
+            client=self._peer,
             aid=f"{association.aid:08x}",
             what=_what(association),
             remote=str(association.remote),

@@ -17,8 +17,8 @@ from typing import Protocol
 
 Value = str | int | float | bool | None
 _Record = tuple[datetime, str, Mapping[str, Value]]
-_PLAIN = re.compile(r"[!-~]+")
-_QUOTED = re.compile(r"[\"=\\]")
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
+"""Graphic ASCII without quotation mark, equals sign and backslash."""
 _QUEUED = 100_000
 _CLOSE_S = 5.0
 
@@ -148,9 +148,9 @@ def _count(record: _Record) -> int:
 
 
 def _stamp(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _plain(value: Value) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if _PLAIN.fullmatch(text) and not _QUOTED.search(text) else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
