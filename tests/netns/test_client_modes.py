@@ -233,6 +233,8 @@ def another_network(host: Host) -> Iterator[dict[int, str]]:
         for name in ("aside", "nobody"):
             route.link("set", index=route.link_lookup(ifname=name)[0], state="up")
         index = route.link_lookup(ifname="aside")[0]
+        # IPv6 begins there only when the kernel has noticed the carrier.
+        wait_for("the link", lambda: route.get_links(index)[0].get_attr("IFLA_OPERSTATE") == "UP")
         for version, address in addresses.items():
             route.addr("add", index=index, address=address, prefixlen={4: 24, 6: 64}[version])
         route.route("add", dst="239.0.0.0/8", oif=index)
