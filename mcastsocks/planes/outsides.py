@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,7 +66,7 @@ class OutsideSockets:
         quota: Quota,
         opened: Callable[[OutsideSocket], None],
         closing: Callable[[OutsideSocket], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self._interfaces = {via: outside.interface for via, outside in outsides.items()}
         self._shared = {via: SharedPorts() for via, outside in outsides.items() if outside.shares_ports}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 
@@ -21,6 +22,9 @@ _ANCILLARY_OF = {
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 ECN = 0x03
 """Of the octet with DSCP and ECN (RFC 3168)."""
+
+_BUDGET = 64
+"""Datagrams taken from and given for one socket before the others, and the control channels, get their turn."""
 
 _FULL = (errno.EAGAIN, errno.ENOBUFS)
 
@@ -178,6 +182,20 @@ def receive_into(sock: socket.socket, view: memoryview) -> tuple[int, SockAddr, 
     """One datagram: its octets, its source, its DSCP and ECN as one octet. Raises OSError."""
     octets, ancillary, _, source = sock.recvmsg_into((view,), _ANCILLARY_OCTETS)
     return octets, source, int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else 0
+
+
+def drain(sock: socket.socket, view: memoryview, take: Callable[[int, SockAddr, int], int | None]) -> None:
+    """Hand over what waits, each as `receive_into` gives it, as much as is worth a turn of one socket.
+
+    `take` may return how many more datagrams were sent because of one: they belong to the turn, too.
+    """
+    budget = _BUDGET
+    while budget > 0:
+        try:
+            received = receive_into(sock, view)
+        except OSError:  # nothing more, or an error left over from a datagram that was sent
+            return
+        budget -= 1 + (take(*received) or 0)
 
 
 def send(sock: socket.socket, data: bytes | memoryview, to: SockAddr, ttl: int = 0, tos: int = 0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from mcastsocks.address import Endpoint, SockAddr, from_sockaddr, to_sockaddr
 from mcastsocks.errors import Truncated, WireError
@@ -26,7 +26,6 @@ from mcastsocks.wire.socks_datagram import (
     parse_header,
 )
 
-_BUDGET = 64
 _BUFFER_OCTETS = 1 << 16
 
 
@@ -49,22 +48,15 @@ class SocksPaths:
 
     def drain_door(self, door: Door) -> None:
         """From clients to where each datagram says."""
-        for _ in range(_BUDGET):
-            try:
-                octets, source, tos = sockets.receive_into(door.sock, self.view)
-            except OSError:
-                return
+
+        def take(octets: int, source: SockAddr, tos: int) -> None:
             self.from_client(door, self.view[:octets], source, tos)
+
+        sockets.drain(door.sock, self.view, take)
 
     def drain_outside(self, outside: OutsideSocket, associated: Associated) -> None:
         """From remotes to the client."""
-        data = self.view[MAX_HEADER_OCTETS:]
-        for _ in range(_BUDGET):
-            try:
-                octets, source, tos = sockets.receive_into(outside.sock, data)
-            except OSError:
-                return
-            self.from_remote(associated, octets, source, tos)
+        sockets.drain(outside.sock, self.view[MAX_HEADER_OCTETS:], partial(self.from_remote, associated))
 
     def from_client(self, door: Door, datagram: memoryview, source: SockAddr, tos: int) -> None:
         """With a header that was looked at before it is not parsed again."""

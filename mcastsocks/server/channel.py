@@ -162,7 +162,8 @@ class ControlChannel:
             self.refuse(outcome, request)
             return
         association, kept = outcome
-        self._services.plane.catch_up(self._channel.inside)
+        if association.terms.sends and not kept & Flags.SEND_TO:
+            self._services.plane.catch_up(self._channel.inside)
         self.end(association, kept, "released")
         self._answer(requests.released_reply(request))
 

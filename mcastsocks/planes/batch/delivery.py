@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mcastsocks.planes.batch import libc
 from mcastsocks.planes.batch.layouts import MMSGHDR, Ints
 from mcastsocks.planes.batch.offload import REFUSALS
+from mcastsocks.planes.counters import Counters, reason_of
 
 Outcomes = NDArray[np.int32]
 """Zero for what was sent, otherwise the errno."""
@@ -58,3 +60,15 @@ class Delivery:
             if ctypes.get_errno() in _OWN:
                 break
         return ctypes.get_errno()
+
+
+class Dropping(Protocol):
+    """Who knows whose the rows are."""
+
+    def count_dropped(self, rows: Ints) -> None: ...
+
+
+def count_failures(whose: Dropping, counters: Counters, rows: Ints, errnos: Outcomes) -> None:
+    """Datagrams that the kernel did not take: an element for each."""
+    whose.count_dropped(rows)
+    counters.drops.update(reason_of(OSError(number, "")) for number in errnos.tolist())

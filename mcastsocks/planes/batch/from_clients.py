@@ -101,4 +101,4 @@ class FromClients(ToReceivers):
             for row in np.unique(rows[groups]).tolist():
                 mine = rows == row
                 marks = table.marks(table.send_dscps, rows[mine], some(classes, mine))
-                self._copy_burst(self._forwardings[int(table.aids[row])], addresses[mine], octets[mine], marks)
+                self._copy_to_others(self._forwardings[int(table.aids[row])], addresses[mine], octets[mine], marks)

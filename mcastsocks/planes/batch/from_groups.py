@@ -12,7 +12,7 @@ from mcastsocks.planes.batch.layouts import same_words
 from mcastsocks.planes.batch.receiver import Batch
 from mcastsocks.planes.batch.singles import Single
 from mcastsocks.planes.batch.sockaddrs import sockaddr_of
-from mcastsocks.planes.batch.to_receivers import ToReceivers
+from mcastsocks.planes.batch.to_receivers import Burst, ToReceivers
 from mcastsocks.planes.groups import Group, InsideGroup
 from mcastsocks.planes.scalar import DATA, nobody_gets
 
@@ -48,7 +48,7 @@ class FromGroups(ToReceivers):
             counters.drops[nobody_gets(group)] += count
             return
         counters.copied += (fan.receivers + goes_inside - 1) * count
-        self._fan_out(group, fan, batch.addresses, batch.octets, batch.traffic_classes, source, goes_inside)
+        self._fan_out(group, fan, Burst(batch.addresses, batch.octets, batch.traffic_classes, source, goes_inside))
 
     def _drain_inside_group(self, group: InsideGroup, sock: socket.socket) -> None:
         self._drain(self._inlet(sock), partial(self._from_few_inside, group), partial(self._from_inside_batch, group))

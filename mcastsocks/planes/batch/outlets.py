@@ -8,10 +8,12 @@ import socket
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcastsocks.address import SockAddr
 from mcastsocks.planes.batch.layouts import Ints, Words
 from mcastsocks.planes.batch.sockaddrs import words_of
+from mcastsocks.planes.batch.sums import sums
 from mcastsocks.planes.loop import unwatch, watch
 from mcastsocks.planes.outsides import OutsideSocket
 from mcastsocks.tables.changes import Traffic
@@ -53,6 +55,11 @@ class Outlets:
         associated = self[number].associated
         assert associated is not None
         return associated.traffic
+
+    def count_dropped(self, numbers: Ints | NDArray[np.int32]) -> None:
+        """Datagrams of UDP ASSOCIATEs, by their sockets: an element for each."""
+        for number, datagrams, _ in sums(numbers, np.zeros(len(numbers), np.int64)):
+            self.traffic(number).dropped_datagrams += datagrams
 
     def number(self, sock: socket.socket) -> int:
         return self._numbers[sock]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
-from mcastsocks.planes.batch.delivery import Outcomes
+from mcastsocks.planes.batch.delivery import count_failures
 from mcastsocks.planes.batch.fan import Share
 from mcastsocks.planes.batch.fanout import FanOut
 from mcastsocks.planes.batch.layouts import Ints
 from mcastsocks.planes.batch.rows import Rows
 from mcastsocks.planes.batch.sender import Outgoing, Sender
-from mcastsocks.planes.counters import Counters, DropReason, reason_of
+from mcastsocks.planes.counters import Counters
 
 
 class ToClients:
@@ -30,7 +28,7 @@ class ToClients:
         outcomes = self._sender.send(fd, outgoing)
         if np.count_nonzero(outcomes):
             sent = outcomes == 0
-            self._count_failures(rows[~sent], outcomes[~sent])
+            count_failures(self._table, self._counters, rows[~sent], outcomes[~sent])
             rows, octets = rows[sent], octets[sent]
         self._counters.sent_inside += len(rows)
         self._table.count_to_client(rows, octets)
@@ -47,18 +45,9 @@ class ToClients:
         failed = int(np.count_nonzero(outcomes))
         if failed:
             receivers, _ = outcomes.nonzero()
-            self._count_failures(rows[receivers], outcomes[outcomes != 0])
+            count_failures(self._table, self._counters, rows[receivers], outcomes[outcomes != 0])
             sent = outcomes == 0
             self._table.count_burst(rows, sent.sum(1), (sent * octets).sum(1))
         else:
             self._table.count_burst(rows, datagrams, int(octets.sum()))
         self._counters.sent_inside += outcomes.size - failed
-
-    def _count_failures(self, rows: Ints, errnos: Outcomes) -> None:
-        self._table.count_dropped(rows)
-        self._counters.drops.update(reasons(errnos))
-
-
-def reasons(errnos: Outcomes) -> Counter[DropReason]:
-    """Drop reasons of datagrams that the kernel did not take."""
-    return Counter(reason_of(OSError(number, "")) for number in errnos.tolist())

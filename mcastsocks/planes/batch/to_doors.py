@@ -6,14 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcastsocks.planes.associate import Associated
-from mcastsocks.planes.batch.delivery import Outcomes
+from mcastsocks.planes.batch.delivery import Outcomes, count_failures
 from mcastsocks.planes.batch.iovecs import Heads
 from mcastsocks.planes.batch.layouts import Ints, allocate
 from mcastsocks.planes.batch.outlets import Outlets
 from mcastsocks.planes.batch.sender import Outgoing, Sender
 from mcastsocks.planes.batch.sockaddrs import Destinations
 from mcastsocks.planes.batch.sums import sums
-from mcastsocks.planes.batch.to_clients import reasons
 from mcastsocks.planes.counters import Counters
 
 
@@ -63,9 +62,7 @@ class ToDoors:
     def _count(self, numbers: Ints, octets: Ints, outcomes: Outcomes) -> None:
         if np.count_nonzero(outcomes):
             failed = outcomes != 0
-            self._counters.drops.update(reasons(outcomes[failed]))
-            for number, datagrams, _ in sums(numbers[failed], octets[failed]):
-                self._outlets.traffic(number).dropped_datagrams += datagrams
+            count_failures(self._outlets, self._counters, numbers[failed], outcomes[failed])
             numbers, octets = numbers[~failed], octets[~failed]
         self._counters.sent_inside += len(numbers)
         for number, datagrams, total in sums(numbers, octets):

@@ -11,19 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcastsocks.planes.batch import libc
-from mcastsocks.planes.batch.delivery import Outcomes
+from mcastsocks.planes.batch.delivery import Dropping, Outcomes, count_failures
 from mcastsocks.planes.batch.layouts import Ints, some
 from mcastsocks.planes.batch.outlets import Outlets
 from mcastsocks.planes.batch.sender import Outgoing, Sender
 from mcastsocks.planes.batch.sockaddrs import Destinations
-from mcastsocks.planes.batch.to_clients import reasons
 from mcastsocks.planes.counters import Counters
 
 _FEW = 4
 """Fewer than this from one socket cost less one by one."""
 
 
-class Table(Protocol):
+class Table(Dropping, Protocol):
     """Who sends where: planes.batch.rows for associations, planes.batch.ways for UDP ASSOCIATE."""
 
     remotes: dict[int, Destinations]
@@ -34,8 +33,6 @@ class Table(Protocol):
     def marks(self, dscps: Ints, rows: Ints, classes: Ints | None) -> Ints | None: ...
 
     def count_to_remote(self, rows: Ints, octets: Ints) -> None: ...
-
-    def count_dropped(self, rows: Ints) -> None: ...
 
 
 class ToRemotes:
@@ -101,8 +98,7 @@ class ToRemotes:
     def _count(self, rows: Ints, octets: Ints, outcomes: Outcomes) -> None:
         if np.count_nonzero(outcomes):
             sent = outcomes == 0
-            self._table.count_dropped(rows[~sent])
-            self._counters.drops.update(reasons(outcomes[~sent]))
+            count_failures(self._table, self._counters, rows[~sent], outcomes[~sent])
             rows, octets = rows[sent], octets[sent]
         self._counters.sent_outside += len(rows)
         self._table.count_to_remote(rows, octets)

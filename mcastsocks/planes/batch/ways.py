@@ -71,5 +71,4 @@ class Ways:
             traffic.to_remote_octets += total
 
     def count_dropped(self, rows: Ints) -> None:
-        for number, datagrams, _ in sums(self.outsides[rows], rows):
-            self._outlets.traffic(number).dropped_datagrams += datagrams
+        self._outlets.count_dropped(self.outsides[rows])
